@@ -1,0 +1,85 @@
+/**
+ * Runs every suite in turn against real servers and ends with `N passed, N failed`.
+ * `node tests/main.ts [suite ...]` runs only the named ones.
+ */
+import { spawn } from 'node:child_process';
+
+interface Suite {
+  readonly name: string;
+  readonly command: readonly [string, ...string[]];
+  readonly cwd?: string;
+  /** Reads the counts out of what the runner printed. */
+  readonly count: (output: string) => Counts;
+}
+
+interface Counts {
+  readonly passed: number;
+  readonly failed: number;
+}
+
+const sum = (output: string, pattern: RegExp): number =>
+  [...output.matchAll(pattern)].reduce((total, match) => total + Number(match[1] ?? 1), 0);
+
+const nodeTest = (output: string): Counts => ({
+  passed: sum(output, /^ℹ pass (\d+)$/gm),
+  failed: sum(output, /^ℹ fail (\d+)$/gm) + sum(output, /^ℹ cancelled (\d+)$/gm),
+});
+const goTest = (output: string): Counts => ({
+  passed: sum(output, /^ *--- PASS: /gm),
+  failed: sum(output, /^ *--- FAIL: /gm),
+});
+const pytest = (output: string): Counts => ({
+  passed: sum(output, /(\d+) passed/g),
+  failed: sum(output, /(\d+) failed/g) + sum(output, /(\d+) error/g),
+});
+
+const suites: readonly Suite[] = [
+  { name: 'unit', command: ['npm', 'run', '--silent', 'test:unit'], count: nodeTest },
+  { name: 'forward', command: ['go', 'test', '-v', './...'], cwd: 'cluster/forward', count: goTest },
+  { name: 'network-policy', command: ['go', 'test', '-v', './...'], cwd: 'cluster/network-policy', count: goTest },
+  { name: 'slm', command: ['bash', 'services/slm/test.sh'], count: pytest },
+  { name: 'platform', command: ['npm', 'run', '--silent', 'test:platform'], count: nodeTest },
+];
+
+function run(suite: Suite): Promise<Counts> {
+  console.log(`\n== ${suite.name}`);
+  const [program, ...args] = suite.command;
+  const child = spawn(program, args, { cwd: suite.cwd, stdio: ['ignore', 'pipe', 'inherit'] });
+  let output = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    output += text;
+    process.stdout.write(text);
+  });
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code) => resolve(verdict(suite, output, code)));
+  });
+}
+
+/** A suite that ended badly, or that ran nothing, counts as a failure even if it counted none itself. */
+function verdict(suite: Suite, output: string, code: number | null): Counts {
+  const counts = suite.count(output);
+  const silent = counts.failed === 0 && (code !== 0 || counts.passed === 0);
+  if (silent) console.error(`suite ${suite.name}: exit code ${code}, ${counts.passed} tests passed: counted as a failure`);
+  return silent ? { passed: counts.passed, failed: 1 } : counts;
+}
+
+const wanted = process.argv.slice(2);
+const unknown = wanted.filter((name) => !suites.some((suite) => suite.name === name));
+if (unknown.length > 0) {
+  console.error(`unknown suite ${unknown.join(', ')}; there are: ${suites.map((suite) => suite.name).join(', ')}`);
+  process.exit(2);
+}
+
+let passed = 0;
+let failed = 0;
+for (const suite of suites.filter(({ name }) => wanted.length === 0 || wanted.includes(name))) {
+  const started = performance.now();
+  const counts = await run(suite);
+  passed += counts.passed;
+  failed += counts.failed;
+  const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  console.log(`== ${suite.name}: ${counts.passed} passed, ${counts.failed} failed, ${seconds} s`);
+}
+console.log(`\n${passed} passed, ${failed} failed`);
+process.exit(failed === 0 ? 0 : 1);
