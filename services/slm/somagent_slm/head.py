@@ -1,0 +1,101 @@
+"""`python3 -m somagent_slm.head`: a Ray head node that serves the model until SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+from somagent_slm.ray_environment import prepare_ray
+from somagent_slm.settings import Settings, SettingsError, read_settings
+
+POLL_SECONDS = 2.0
+# A replica that is replaced is unhealthy for a moment; an application that stays so is lost.
+UNHEALTHY_LIMIT_SECONDS = 60.0
+
+
+def main() -> int:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        settings = read_settings()
+        prepare_ray()
+        return _serve(settings, stop)
+    except SettingsError as error:
+        _log("error", str(error))
+        return 2
+
+
+def _serve(settings: Settings, stop: threading.Event) -> int:
+    # Imported here: Ray reads its environment when it is imported.
+    import ray
+    from ray import serve
+
+    from somagent_slm.app import app
+    from somagent_slm.model_file import find_model
+
+    find_model(settings.model_path)
+    started = time.monotonic()
+    ray.init(
+        include_dashboard=False,
+        num_cpus=int(os.environ.get("RAY_NODE_CPUS", "2")),
+        num_gpus=0,
+        object_store_memory=80 * 1024 * 1024,
+        log_to_driver=True,
+        _temp_dir=os.environ.get("RAY_TMPDIR", "/tmp/ray"),  # noqa: S108 - an emptyDir of the pod
+        _node_ip_address=os.environ.get("POD_IP", "127.0.0.1"),
+    )
+    try:
+        serve.start(proxy_location="HeadOnly", http_options=_http_options(settings))
+        serve.run(app({}), name="slm", route_prefix="/")
+        _log("info", "ready", seconds=round(time.monotonic() - started, 1), port=settings.port)
+        return _watch(settings, stop)
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def _http_options(settings: Settings):  # noqa: ANN202
+    from ray.serve.config import HTTPOptions
+
+    certificate, key = settings.tls_directory / "tls.crt", settings.tls_directory / "tls.key"
+    for path in (certificate, key):
+        if not path.exists():
+            raise SettingsError(f"SLM_TLS_DIR={settings.tls_directory} has no {path.name}; mount the certificate there")
+    return HTTPOptions(
+        host=settings.host, port=settings.port, ssl_certfile=str(certificate), ssl_keyfile=str(key)
+    )
+
+
+def _watch(settings: Settings, stop: threading.Event) -> int:
+    """Blocks until SIGTERM or a renewed certificate (0) or until the application is lost (1)."""
+    from ray import serve
+
+    certificate = settings.tls_directory / "tls.crt"
+    served = certificate.read_bytes()
+    healthy_at = time.monotonic()
+    while not stop.wait(POLL_SECONDS):
+        status = serve.status().applications["slm"].status
+        if status == "RUNNING":
+            healthy_at = time.monotonic()
+        elif status == "DEPLOY_FAILED" or time.monotonic() - healthy_at > UNHEALTHY_LIMIT_SECONDS:
+            _log("error", f"the application is {status}; the replica's log above says why")
+            return 1
+        if certificate.read_bytes() != served:
+            # Serve's proxy reads the certificate once, so a renewed one takes a new process.
+            _log("info", "the certificate was renewed; restarting")
+            return 0
+    _log("info", "draining")
+    return 0
+
+
+def _log(level: str, message: str, **fields: object) -> None:
+    print(json.dumps({"level": level, "service": "slm", "message": message, **fields}), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
