@@ -60,7 +60,8 @@ function run(suite: Suite): Promise<Counts> {
 function verdict(suite: Suite, output: string, code: number | null): Counts {
   const counts = suite.count(output);
   const silent = counts.failed === 0 && (code !== 0 || counts.passed === 0);
-  if (silent) console.error(`suite ${suite.name}: exit code ${code}, ${counts.passed} tests passed: counted as a failure`);
+  if (silent)
+    console.error(`suite ${suite.name}: exit code ${code}, ${counts.passed} tests passed: counted as a failure`);
   return silent ? { passed: counts.passed, failed: 1 } : counts;
 }
 

@@ -65,7 +65,9 @@ describe('NetworkPolicy on the cluster', () => {
   after(() => kubectl('delete', 'namespace', namespace, '--wait=true', '--timeout=60s'));
 
   it('lets everybody in while no policy selects the pod (positive control)', async () => {
-    await eventually('stranger connects', 10, async () => ((await connect('stranger', address)) === 'open' ? true : undefined));
+    await eventually('stranger connects', 10, async () =>
+      (await connect('stranger', address)) === 'open' ? true : undefined,
+    );
   });
 
   it('lets in only the declared peer once a policy selects the pod', async () => {
@@ -90,7 +92,9 @@ describe('NetworkPolicy on the cluster', () => {
       '-f',
       '-',
     );
-    await eventually('friend is cut', 10, async () => ((await connect('friend', address)) === 'open' ? undefined : true));
+    await eventually('friend is cut', 10, async () =>
+      (await connect('friend', address)) === 'open' ? undefined : true,
+    );
     const script = `const s = require('net').connect(+process.env.KUBERNETES_SERVICE_PORT, process.env.KUBERNETES_SERVICE_HOST);
       s.setTimeout(1500, () => { console.log('cut'); process.exit(); });
       s.on('connect', () => { console.log('open'); process.exit(); }).on('error', (e) => { console.log('cut'); process.exit(); })`;
@@ -100,6 +104,8 @@ describe('NetworkPolicy on the cluster', () => {
 
   it('opens again when the policies go', async () => {
     await kubectl('delete', 'networkpolicy', '--all', '-n', namespace);
-    await eventually('stranger connects', 10, async () => ((await connect('stranger', address)) === 'open' ? true : undefined));
+    await eventually('stranger connects', 10, async () =>
+      (await connect('stranger', address)) === 'open' ? true : undefined,
+    );
   });
 });

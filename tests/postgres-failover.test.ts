@@ -29,7 +29,9 @@ describe('Postgres under Patroni', () => {
     const { acknowledged, stored, longestGapMs } = await writer.finish();
     const storedSet = new Set(stored);
     const lost = acknowledged.filter((id) => !storedSet.has(id));
-    t.diagnostic(`acknowledged ${acknowledged.length}, stored ${stored.length}, write gap ${longestGapMs.toFixed(0)} ms`);
+    t.diagnostic(
+      `acknowledged ${acknowledged.length}, stored ${stored.length}, write gap ${longestGapMs.toFixed(0)} ms`,
+    );
     assert.deepEqual(lost, []);
     assert.ok(longestGapMs < 60_000, `write gap ${longestGapMs} ms`);
     await kubectl('wait', '-n', namespace, '--for=condition=Ready', `pod/${old}`, '--timeout=120s');
