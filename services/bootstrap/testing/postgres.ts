@@ -145,7 +145,7 @@ class RunningPostgres implements TestPostgres {
 
   async client(program: string, args: readonly string[]): Promise<string> {
     const env = {
-      PATH: process.env['PATH'],
+      PATH: process.env.PATH,
       PGHOST: this.server.host,
       PGPORT: String(this.server.port),
       PGUSER: this.superuser.username,
