@@ -96,7 +96,7 @@ describe('secrets on a real API server', { skip }, () => {
     assert.deepEqual(Object.keys(first['test-data/region-ca-cert'] ?? {}), ['ca.crt']);
     assert.equal(first['test-data/region-ca-cert']?.['ca.crt'], first['test-system/region-ca']?.['tls.crt']);
     assert.deepEqual(first['test-data/postgres-role-sessions'], first['test-services/postgres-role-sessions']);
-    assert.match(first['test-services/slm-api-key']?.['token'] ?? '', /^[A-Za-z0-9_-]{43}$/);
+    assert.match(first['test-services/slm-api-key']?.token ?? '', /^[A-Za-z0-9_-]{43}$/);
     assert.deepEqual(await reconcile(), { created: 0, updated: 0, unchanged: 7 });
     assert.deepEqual(await everything(), first);
   });

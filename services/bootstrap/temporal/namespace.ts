@@ -1,9 +1,9 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Connection, isGrpcServiceError } from '@temporalio/client';
+import { msToTs, tsToMs } from '@temporalio/common/lib/time.js';
 import { z } from 'zod';
 import { log } from '../log.ts';
-import { type Environment, readSettings, waitSettings } from '../settings.ts';
+import { type Environment, readPem, readSettings, waitSettings } from '../settings.ts';
 import { waitFor } from '../wait.ts';
 
 const settings = z.object({
@@ -15,7 +15,7 @@ const settings = z.object({
   ...waitSettings,
 });
 
-const daySeconds = 24 * 3600;
+const dayMs = 24 * 3600 * 1000;
 const grpc = { notFound: 5, alreadyExists: 6, permissionDenied: 7, unauthenticated: 16 } as const;
 const finalCodes = new Set<number>([grpc.permissionDenied, grpc.unauthenticated]);
 const description = 'Agent sessions of SomaGent';
@@ -41,10 +41,8 @@ export async function runTemporalNamespace(env: Environment): Promise<void> {
 type Values = z.output<typeof settings>;
 
 async function connectAndEnsure(values: Values): Promise<Outcome> {
-  const [ca, crt, key] = await Promise.all(
-    ['ca.crt', 'tls.crt', 'tls.key'].map((file) => readFile(join(values.TEMPORAL_TLS_DIR, file))),
-  );
-  if (ca === undefined || crt === undefined || key === undefined) throw new Error('unreachable');
+  const pem = async (file: string) => Buffer.from(await readPem(join(values.TEMPORAL_TLS_DIR, file)));
+  const [ca, crt, key] = await Promise.all([pem('ca.crt'), pem('tls.crt'), pem('tls.key')]);
   const connection = await Connection.connect({
     address: values.TEMPORAL_ADDRESS,
     connectTimeout: 5000,
@@ -63,9 +61,9 @@ async function connectAndEnsure(values: Values): Promise<Outcome> {
 
 async function ensureNamespace(connection: Connection, values: Values): Promise<Outcome> {
   const namespace = values.TEMPORAL_NAMESPACE;
-  const retention = { seconds: values.RETENTION_DAYS * daySeconds };
+  const retention = values.RETENTION_DAYS * dayMs;
   const current = await readRetention(connection, namespace);
-  if (current === retention.seconds) return 'unchanged';
+  if (current === retention) return 'unchanged';
   if (current !== undefined) {
     await connection.workflowService.updateNamespace({
       namespace,
@@ -77,7 +75,7 @@ async function ensureNamespace(connection: Connection, values: Values): Promise<
     await connection.workflowService.registerNamespace({
       namespace,
       description,
-      workflowExecutionRetentionPeriod: retention as never,
+      workflowExecutionRetentionPeriod: msToTs(retention),
     });
   } catch (error) {
     // Another run was faster; the next look decides whether its retention is right.
@@ -87,11 +85,11 @@ async function ensureNamespace(connection: Connection, values: Values): Promise<
   return 'created';
 }
 
-/** Retention in seconds, or undefined when the namespace is absent. */
+/** Retention in milliseconds, or undefined when the namespace is absent. */
 async function readRetention(connection: Connection, namespace: string): Promise<number | undefined> {
   try {
     const { config } = await connection.workflowService.describeNamespace({ namespace });
-    return Number(config?.workflowExecutionRetentionTtl?.seconds ?? 0);
+    return tsToMs(config?.workflowExecutionRetentionTtl ?? undefined);
   } catch (error) {
     if (isGrpcServiceError(error) && error.code === grpc.notFound) return undefined;
     throw error;
