@@ -1,0 +1,202 @@
+import { network } from '../layout.ts';
+import type { Api, KubernetesObject } from './api.ts';
+import { apiServerUser } from './certificates.ts';
+
+/** An object and the collection that it is applied to. */
+interface Addon {
+  readonly collection: string;
+  readonly object: KubernetesObject;
+}
+
+const labels = (name: string): Record<string, string> => ({
+  'app.kubernetes.io/name': name,
+  'app.kubernetes.io/part-of': 'somagent-cluster',
+});
+
+/** Applies what every cluster has: default StorageClass, DNS, and the rights of the node's own programs. */
+export async function applyAddons(api: Api, images: { coredns: string }): Promise<void> {
+  await Promise.all(addons(images).map(({ collection, object }) => api.apply(collection, object)));
+}
+
+/** All add-ons. Pure: equal images give equal objects. */
+export function addons(images: { coredns: string }): Addon[] {
+  return [
+    namespace(),
+    storageClass(),
+    ...rights('kubelet-api', apiServerUser, [], 'system:kubelet-api-admin'),
+    ...rights('network-policy', 'somagent:network-policy', [
+      { apiGroups: [''], resources: ['pods', 'namespaces', 'nodes'], verbs: ['get', 'list', 'watch'] },
+      { apiGroups: ['networking.k8s.io'], resources: ['networkpolicies'], verbs: ['get', 'list', 'watch'] },
+    ]),
+    ...rights('storage', 'somagent:storage', storageRules),
+    ...dns(images.coredns),
+  ];
+}
+
+function namespace(): Addon {
+  const metadata = { name: 'kube-system', labels: { 'pod-security.kubernetes.io/enforce': 'restricted' } };
+  return { collection: '/api/v1/namespaces', object: { apiVersion: 'v1', kind: 'Namespace', metadata } };
+}
+
+function storageClass(): Addon {
+  return {
+    collection: '/apis/storage.k8s.io/v1/storageclasses',
+    object: {
+      apiVersion: 'storage.k8s.io/v1',
+      kind: 'StorageClass',
+      metadata: {
+        name: 'local',
+        labels: labels('storage'),
+        annotations: { 'storageclass.kubernetes.io/is-default-class': 'true' },
+      },
+      provisioner: 'somagent.dev/storage',
+      reclaimPolicy: 'Delete',
+      volumeBindingMode: 'WaitForFirstConsumer',
+    },
+  };
+}
+
+const storageRules = [
+  { apiGroups: [''], resources: ['persistentvolumes'], verbs: ['get', 'list', 'watch', 'create', 'patch', 'update', 'delete'] },
+  { apiGroups: [''], resources: ['persistentvolumeclaims'], verbs: ['get', 'list', 'watch', 'update', 'patch'] },
+  { apiGroups: [''], resources: ['nodes'], verbs: ['get', 'list', 'watch'] },
+  { apiGroups: ['storage.k8s.io'], resources: ['storageclasses'], verbs: ['get', 'list', 'watch'] },
+  { apiGroups: ['', 'events.k8s.io'], resources: ['events'], verbs: ['create', 'patch', 'update'] },
+];
+
+/** Grants a user a ClusterRole: a new one with the rules, or one that Kubernetes has. */
+function rights(name: string, user: string, rules: readonly object[], existing?: string): Addon[] {
+  const authorization = 'rbac.authorization.k8s.io';
+  const base = `/apis/${authorization}/v1`;
+  const role = existing ?? `somagent:${name}`;
+  const metadata = { name: `somagent:${name}`, labels: labels(name) };
+  const binding = {
+    collection: `${base}/clusterrolebindings`,
+    object: {
+      apiVersion: `${authorization}/v1`,
+      kind: 'ClusterRoleBinding',
+      metadata,
+      roleRef: { apiGroup: authorization, kind: 'ClusterRole', name: role },
+      subjects: [{ apiGroup: authorization, kind: 'User', name: user }],
+    },
+  };
+  if (existing) return [binding];
+  const object = { apiVersion: `${authorization}/v1`, kind: 'ClusterRole', metadata, rules };
+  return [{ collection: `${base}/clusterroles`, object }, binding];
+}
+
+const dnsPort = 1053;
+
+const corefile = `.:${dnsPort} {
+  errors
+  health :8080
+  ready :8181
+  kubernetes ${network.clusterDomain} in-addr.arpa ip6.arpa {
+    pods insecure
+    ttl 5
+  }
+  prometheus :9153
+  cache 5
+  loop
+  reload
+  loadbalance
+}
+`;
+
+function dns(image: string): Addon[] {
+  const metadata = { name: 'coredns', namespace: 'kube-system', labels: labels('coredns') };
+  const selector = { 'k8s-app': 'kube-dns' };
+  const core = '/api/v1/namespaces/kube-system';
+  const authorization = 'rbac.authorization.k8s.io';
+  const readOnly = ['list', 'watch'];
+  const clusterWide = { name: 'system:coredns', labels: labels('coredns') };
+  return [
+    { collection: `${core}/serviceaccounts`, object: { apiVersion: 'v1', kind: 'ServiceAccount', metadata } },
+    {
+      collection: `/apis/${authorization}/v1/clusterroles`,
+      object: {
+        apiVersion: `${authorization}/v1`,
+        kind: 'ClusterRole',
+        metadata: clusterWide,
+        rules: [
+          { apiGroups: [''], resources: ['services', 'pods', 'namespaces'], verbs: readOnly },
+          { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: readOnly },
+        ],
+      },
+    },
+    {
+      collection: `/apis/${authorization}/v1/clusterrolebindings`,
+      object: {
+        apiVersion: `${authorization}/v1`,
+        kind: 'ClusterRoleBinding',
+        metadata: clusterWide,
+        roleRef: { apiGroup: authorization, kind: 'ClusterRole', name: clusterWide.name },
+        subjects: [{ kind: 'ServiceAccount', name: 'coredns', namespace: 'kube-system' }],
+      },
+    },
+    {
+      collection: `${core}/configmaps`,
+      object: { apiVersion: 'v1', kind: 'ConfigMap', metadata, data: { Corefile: corefile } },
+    },
+    {
+      collection: `${core}/services`,
+      object: {
+        apiVersion: 'v1',
+        kind: 'Service',
+        metadata: { ...metadata, name: 'kube-dns', labels: { ...labels('coredns'), ...selector } },
+        spec: {
+          clusterIP: network.dnsService,
+          selector,
+          ports: [
+            { name: 'dns', port: 53, targetPort: dnsPort, protocol: 'UDP' },
+            { name: 'dns-tcp', port: 53, targetPort: dnsPort, protocol: 'TCP' },
+          ],
+        },
+      },
+    },
+    {
+      collection: '/apis/apps/v1/namespaces/kube-system/deployments',
+      object: {
+        apiVersion: 'apps/v1',
+        kind: 'Deployment',
+        metadata,
+        spec: {
+          replicas: 1,
+          selector: { matchLabels: selector },
+          template: { metadata: { labels: { ...selector, ...labels('coredns') } }, spec: dnsPod(image) },
+        },
+      },
+    },
+  ];
+}
+
+function dnsPod(image: string): object {
+  return {
+    serviceAccountName: 'coredns',
+    dnsPolicy: 'Default',
+    priorityClassName: 'system-cluster-critical',
+    securityContext: { runAsNonRoot: true, runAsUser: 10001, seccompProfile: { type: 'RuntimeDefault' } },
+    containers: [
+      {
+        name: 'coredns',
+        image,
+        args: ['-conf', '/etc/coredns/Corefile'],
+        ports: [
+          { name: 'dns', containerPort: dnsPort, protocol: 'UDP' },
+          { name: 'dns-tcp', containerPort: dnsPort, protocol: 'TCP' },
+          { name: 'metrics', containerPort: 9153, protocol: 'TCP' },
+        ],
+        resources: { requests: { cpu: '20m', memory: '48Mi' }, limits: { memory: '160Mi' } },
+        securityContext: {
+          allowPrivilegeEscalation: false,
+          readOnlyRootFilesystem: true,
+          capabilities: { drop: ['ALL'] },
+        },
+        readinessProbe: { httpGet: { path: '/ready', port: 8181 }, periodSeconds: 1 },
+        livenessProbe: { httpGet: { path: '/health', port: 8080 }, periodSeconds: 10, failureThreshold: 5 },
+        volumeMounts: [{ name: 'configuration', mountPath: '/etc/coredns', readOnly: true }],
+      },
+    ],
+    volumes: [{ name: 'configuration', configMap: { name: 'coredns' } }],
+  };
+}
