@@ -13,6 +13,11 @@ export type Transform = (manifest: Manifest) => Manifest | undefined;
 export interface ChartDeploymentArgs {
   /** The chart, built in an App made by `bridgeApp()`. */
   readonly chart: Chart;
+  /**
+   * What must work before the pods of this chart start. Accounts, configuration and policies don't wait for it, so that
+   * they are there when the pods come; `dependsOn` in the options holds everything back.
+   */
+  readonly startAfter?: readonly pulumi.Resource[];
   /** Last word on every object of the chart. */
   readonly transform?: Transform | undefined;
 }
@@ -37,12 +42,13 @@ export class ChartDeployment extends pulumi.ComponentResource {
   constructor(name: string, args: ChartDeploymentArgs, opts: ChartDeploymentOptions) {
     super('somagent:kubernetes:ChartDeployment', name, {}, opts);
     const objects = inStages(synthesize(args.chart).map((object) => transformed(object, args.transform)));
+    const startAfter = args.startAfter ?? [];
     this.objects = registerAll(objects, (manifest, dependsOn) => {
       return new KubernetesObject(logicalName(name, manifest), withAwait(manifest), {
         parent: this,
         // Not inherited on purpose: an inherited provider is lost as soon as one component forgets to pass its options on.
         provider: opts.provider,
-        dependsOn: [...dependsOn, ...asList(opts.dependsOn)],
+        dependsOn: [...dependsOn, ...asList(opts.dependsOn), ...(stageOf(manifest) === 'workload' ? startAfter : [])],
         ...secretOutputs(manifest),
       });
     });

@@ -1,0 +1,10 @@
+export { DataPlane, type DataPlaneArgs } from './data-plane.ts';
+export { IdentityPlane, type IdentityPlaneArgs } from './identity-plane.ts';
+export { Plane, type PlaneArgs, type PlaneOptions } from './plane.ts';
+export { Region, type RegionEndpoints } from './region.ts';
+export type { ProductName, RegionArgs, Transforms } from './region-args.ts';
+export { RegionCharts, type RegionProducts } from './region-charts.ts';
+export { RuntimePlane, type RuntimePlaneArgs } from './runtime-plane.ts';
+export { ServicesPlane, type ServicesPlaneArgs } from './services-plane.ts';
+export { type RegionSize, type RegionSizeName, regionSizes } from './sizes.ts';
+export { SystemPlane, type SystemPlaneArgs } from './system-plane.ts';

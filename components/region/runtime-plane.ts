@@ -1,0 +1,26 @@
+import type { RegionChart } from '@somagent/constructs';
+import type { ChartDeployment } from '../bridge/index.ts';
+import { Plane, type PlaneArgs, type PlaneOptions } from './plane.ts';
+
+/** Arguments of {@link RuntimePlane}. */
+export interface RuntimePlaneArgs extends PlaneArgs {
+  readonly temporal: RegionChart;
+  readonly slm: RegionChart;
+  readonly secrets: ChartDeployment;
+  readonly databases: ChartDeployment;
+}
+
+/** What agent work runs on: durable workflows, and a model. The model needs no database, so it starts at once. */
+export class RuntimePlane extends Plane {
+  /** Works when workflows can be started in the platform's namespace. */
+  readonly workflows: ChartDeployment;
+  /** Works when the model answers. */
+  readonly model: ChartDeployment;
+
+  constructor(name: string, args: RuntimePlaneArgs, opts: PlaneOptions) {
+    super('somagent:region:RuntimePlane', name, args, opts);
+    this.model = this.deploy('slm', args.slm, [args.secrets]);
+    this.workflows = this.deploy('temporal', args.temporal, [args.databases]);
+    this.registerOutputs({});
+  }
+}

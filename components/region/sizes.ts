@@ -1,0 +1,56 @@
+/** How much of everything a region gets. One word in the configuration stands for a row that is known to work. */
+export interface RegionSize {
+  readonly postgresMembers: number;
+  readonly postgresStorage: string;
+  readonly temporalReplicas: {
+    readonly frontend: number;
+    readonly history: number;
+    readonly matching: number;
+    readonly worker: number;
+  };
+  readonly temporalShards: number;
+  readonly keycloakReplicas: number;
+  readonly slmWorkers: number;
+  readonly orchestratorReplicas: number;
+  readonly gatewayReplicas: number;
+}
+
+/**
+ * `small` fits on one machine with 2 cores and 8 GiB beside its control plane; `medium` survives the loss of any one
+ * node; `large` has headroom for a day's peak. The number of Temporal's shards can't be changed once there is data.
+ */
+export const regionSizes = {
+  small: {
+    postgresMembers: 3,
+    postgresStorage: '2Gi',
+    temporalReplicas: { frontend: 1, history: 1, matching: 1, worker: 1 },
+    temporalShards: 128,
+    keycloakReplicas: 1,
+    slmWorkers: 1,
+    orchestratorReplicas: 1,
+    gatewayReplicas: 2,
+  },
+  medium: {
+    postgresMembers: 3,
+    postgresStorage: '50Gi',
+    temporalReplicas: { frontend: 2, history: 2, matching: 2, worker: 2 },
+    temporalShards: 512,
+    keycloakReplicas: 2,
+    slmWorkers: 2,
+    orchestratorReplicas: 2,
+    gatewayReplicas: 2,
+  },
+  large: {
+    postgresMembers: 3,
+    postgresStorage: '200Gi',
+    temporalReplicas: { frontend: 3, history: 4, matching: 3, worker: 2 },
+    temporalShards: 2048,
+    keycloakReplicas: 3,
+    slmWorkers: 4,
+    orchestratorReplicas: 4,
+    gatewayReplicas: 4,
+  },
+} as const satisfies Record<string, RegionSize>;
+
+/** Name of a row of {@link regionSizes}. */
+export type RegionSizeName = keyof typeof regionSizes;

@@ -1,0 +1,15 @@
+export { ApplyError, type ApplyOptions, type ApplyResult, apply } from './apply.ts';
+export { type ClusterDefaults, Clusters } from './clusters.ts';
+export { type DestroyOptions, destroy } from './destroy.ts';
+export { gatherEvidence } from './evidence.ts';
+export { type Cause, type Evidence, type Explanation, explain, explainRefusal } from './explain.ts';
+export { fieldManager, Inventory, runnerNamespace, stackLabel } from './inventory.ts';
+export { KubernetesApi, KubernetesApiError, type LiveObject, openCluster } from './kubernetes-api.ts';
+export { type Program, type RegisteredObject, runProgram } from './monitor.ts';
+export { applyObject, StuckError } from './object-applier.ts';
+export { type Plan, plan } from './plan.ts';
+export { type Change, preview } from './preview.ts';
+export { type Readiness, readiness } from './readiness.ts';
+export { type RenderResult, render } from './render.ts';
+export { formatExplanation, type Reporter, StreamReporter } from './reporter.ts';
+export { stackConfiguration } from './stack-files.ts';
