@@ -1,0 +1,62 @@
+import { Construct } from 'constructs';
+import { ContentConfigMap } from '../core/content-config-map.ts';
+import { instanceName } from '../core/labels.ts';
+import type { ApiServerAddress } from '../core/pod-network.ts';
+import type { SecretPlan, SecretPlanDocument } from '../core/secret-plan.ts';
+import { ServiceIdentity } from '../core/service-identity.ts';
+import { JobWorkload } from '../core/workload.ts';
+
+/** Options of {@link Bootstrap}. */
+export interface BootstrapProps {
+  /** Image `somagent/bootstrap`. */
+  readonly image: string;
+  /** Every secret of the region. It is closed here: construct the products that ask for secrets first. */
+  readonly plan: SecretPlan;
+  /** Where the Kubernetes API is. @default anywhere, ports 443 and 6443 */
+  readonly apiServer?: ApiServerAddress;
+}
+
+/**
+ * Generates the secrets of a region inside the cluster: the authority, certificates, passwords and tokens that are
+ * absent. No value passes through manifests, state or logs. Deploy it before everything that mounts a secret.
+ */
+export class Bootstrap extends Construct {
+  /** What the Job was told to make. */
+  readonly document: SecretPlanDocument;
+  /** Name of the Job, hash included. */
+  readonly jobName: string;
+
+  constructor(scope: Construct, id: string, props: BootstrapProps) {
+    super(scope, id);
+    const identity = { product: 'bootstrap', instance: instanceName(this), component: 'secrets' };
+    this.document = props.plan.close();
+    const plan = new ContentConfigMap(this, 'plan', {
+      ...identity,
+      name: `${identity.instance}-plan`,
+      files: { 'plan.json': JSON.stringify(this.document, undefined, 2) },
+    });
+    const serviceIdentity = new ServiceIdentity(this, 'identity', {
+      ...identity,
+      name: `${identity.instance}-secrets`,
+      rules: [{ resources: ['secrets'], verbs: ['get', 'create', 'update', 'patch'] }],
+      namespaces: namespacesOf(this.document),
+    });
+    const job = new JobWorkload(this, 'job', {
+      ...identity,
+      image: props.image,
+      command: ['node', '/app/main.js', 'secrets'],
+      env: { PLAN: '/etc/soma/plan.json' },
+      files: [{ path: '/etc/soma', config: plan }],
+      serviceIdentity,
+      resources: { cpu: '50m', memory: '96Mi', memoryLimit: '256Mi' },
+    });
+    job.network.allowToApiServer(props.apiServer);
+    job.node.addDependency(plan, serviceIdentity);
+    this.jobName = job.jobName;
+  }
+}
+
+function namespacesOf(document: SecretPlanDocument): string[] {
+  const all = [document.authority.namespace, ...document.secrets.flatMap(({ namespaces }) => namespaces)];
+  return [...new Set(all)].sort();
+}

@@ -1,0 +1,1 @@
+export { Bootstrap, type BootstrapProps } from './bootstrap.ts';

@@ -1,0 +1,118 @@
+import { Lazy } from 'cdk8s';
+import { k8s } from 'cdk8s-plus-33';
+import { Construct } from 'constructs';
+import { type Identity, objectLabels } from './labels.ts';
+import { placeOf } from './region-chart.ts';
+import { dnsLabel, port } from './validate.ts';
+
+/** Label of pods by which network policies know them. */
+const NETWORK_LABEL = 'somagent.dev/network';
+
+/** A port, or an inclusive range of ports, of TCP. */
+export type PortRange = number | { readonly from: number; readonly to: number };
+
+/** Where the Kubernetes API server can be reached from pods. */
+export interface ApiServerAddress {
+  /**
+   * Addresses, as CIDR. The address differs per cluster and can't be selected by labels: the server is not a pod.
+   * @default '0.0.0.0/0'
+   */
+  readonly cidr?: string;
+  /**
+   * Ports: of its Service and behind it.
+   * @default [443, 6443]
+   */
+  readonly ports?: readonly number[];
+}
+
+/** A server that pods can be admitted to. */
+export interface Endpoint {
+  /** DNS name within the cluster, such as `postgres.local-data.svc`. */
+  readonly host: string;
+  readonly port: number;
+  /** The pods behind it. */
+  readonly network: PodNetwork;
+}
+
+/** Options of {@link PodNetwork}. */
+export interface PodNetworkProps extends Identity {
+  /** Name of the policy, unique in its namespace. */
+  readonly name: string;
+}
+
+/**
+ * Who a group of pods may talk to, and who may talk to it: nobody but declared peers.
+ * `a.allowTo(b, [port])` opens both sides, the way out of a and the way into b.
+ * Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
+ */
+export class PodNetwork extends Construct {
+  /** The label that puts a pod under this policy. */
+  readonly podLabels: Readonly<Record<string, string>>;
+  readonly namespace: string;
+  readonly #ingress: k8s.NetworkPolicyIngressRule[] = [];
+  readonly #egress: k8s.NetworkPolicyEgressRule[] = [];
+
+  constructor(scope: Construct, id: string, props: PodNetworkProps) {
+    super(scope, id);
+    const name = dnsLabel('network policy name', props.name);
+    this.namespace = placeOf(this).namespace;
+    this.podLabels = { [NETWORK_LABEL]: name };
+    new k8s.KubeNetworkPolicy(this, 'policy', {
+      metadata: { name, labels: objectLabels(this, props) },
+      spec: {
+        podSelector: { matchLabels: this.podLabels },
+        policyTypes: ['Ingress', 'Egress'],
+        // Peers may be declared until the chart is synthesized.
+        ingress: Lazy.any({ produce: () => [...this.#ingress] }),
+        egress: Lazy.any({ produce: () => [...this.#egress] }),
+      },
+    });
+  }
+
+  /** Opens the way from these pods to other ones, on both sides. */
+  allowTo(target: PodNetwork, ports: readonly PortRange[]): void {
+    addOnce(this.#egress, { to: [target.#peer()], ports: ports.map(policyPort) });
+    addOnce(target.#ingress, { from: [this.#peer()], ports: ports.map(policyPort) });
+  }
+
+  /** Opens every port between the pods of this group: for products whose ports are chosen at run time. */
+  allowWithin(): void {
+    addOnce(this.#egress, { to: [this.#peer()] });
+    addOnce(this.#ingress, { from: [this.#peer()] });
+  }
+
+  /** Opens a port to every address, inside and outside of the cluster: for published ports only. */
+  allowFromAnywhere(target: number): void {
+    addOnce(this.#ingress, { ports: [policyPort(target)] });
+  }
+
+  /** Opens the way to the Kubernetes API server. */
+  allowToApiServer(address: ApiServerAddress = {}): void {
+    const { cidr = '0.0.0.0/0', ports = [443, 6443] } = address;
+    addOnce(this.#egress, { to: [{ ipBlock: { cidr } }], ports: ports.map(policyPort) });
+  }
+
+  #peer(): k8s.NetworkPolicyPeer {
+    return {
+      namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': this.namespace } },
+      podSelector: { matchLabels: this.podLabels },
+    };
+  }
+}
+
+function policyPort(range: PortRange): k8s.NetworkPolicyPort {
+  if (typeof range === 'number') {
+    return { protocol: 'TCP', port: k8s.IntOrString.fromNumber(port('port', range)) };
+  }
+  return {
+    protocol: 'TCP',
+    port: k8s.IntOrString.fromNumber(port('port.from', range.from)),
+    endPort: port('port.to', range.to),
+  };
+}
+
+/** Declaring the same peer twice gives one rule. */
+function addOnce<Rule>(rules: Rule[], rule: Rule): void {
+  const text = JSON.stringify(rule);
+  if (!rules.some((known) => JSON.stringify(known) === text)) rules.push(rule);
+}

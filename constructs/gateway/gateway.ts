@@ -1,0 +1,122 @@
+import { Construct } from 'constructs';
+import { instanceName } from '../core/labels.ts';
+import type { Endpoint, PodNetwork } from '../core/pod-network.ts';
+import type { Resources } from '../core/quantity.ts';
+import { placeOf } from '../core/region-chart.ts';
+import type { SecretPlan } from '../core/secret-plan.ts';
+import { nodePort } from '../core/validate.ts';
+import { DeploymentWorkload, ServiceAddress } from '../core/workload.ts';
+import type { Keycloak } from '../keycloak/keycloak.ts';
+import type { Database } from '../postgres/database.ts';
+import type { Temporal } from '../temporal/temporal.ts';
+
+const HTTPS = 8443;
+const HEALTH = 8081;
+
+/** Options of {@link Gateway}. */
+export interface GatewayProps {
+  /** Image `somagent/gateway`. */
+  readonly image: string;
+  /** Where the certificate is asked for. */
+  readonly plan: SecretPlan;
+  /** Where sessions run. */
+  readonly temporal: Temporal;
+  /** Where sessions are kept. */
+  readonly database: Database;
+  /** Who issues the tokens that it admits. */
+  readonly identity: Keycloak;
+  /**
+   * What tokens must name as audience.
+   * @default 'somagent-gateway'
+   */
+  readonly audience?: string;
+  /**
+   * Task queue of the sessions.
+   * @default 'sessions'
+   */
+  readonly taskQueue?: string;
+  /** Opens the HTTPS port on every node. @default reachable within the cluster only */
+  readonly exposure?: { readonly nodePort: number };
+  /** Further DNS names of the certificate. @default ['localhost'] when exposed */
+  readonly certificateNames?: readonly string[];
+  /** IP addresses of the certificate. @default ['127.0.0.1'] when exposed */
+  readonly certificateAddresses?: readonly string[];
+  /** Number of pods. @default 2 */
+  readonly replicas?: number;
+  /** Of each pod. @default 50m and 128Mi promised, 384Mi at most */
+  readonly resources?: Resources;
+}
+
+/** The HTTP API of sessions. */
+export class Gateway extends Construct implements Endpoint {
+  /** DNS name within the cluster. */
+  readonly host: string;
+  readonly port = HTTPS;
+  /** Address within the cluster. */
+  readonly url: string;
+  readonly network: PodNetwork;
+
+  constructor(scope: Construct, id: string, props: GatewayProps) {
+    super(scope, id);
+    const identity = { product: 'gateway', instance: instanceName(this), component: 'server' };
+    const address = new ServiceAddress(this, 'address', {
+      ...identity,
+      name: identity.instance,
+      ports: { https: HTTPS },
+      selector: { 'app.kubernetes.io/instance': identity.instance, 'app.kubernetes.io/component': 'server' },
+      ...(props.exposure && { nodePorts: { https: nodePort('exposure.nodePort', props.exposure.nodePort) } }),
+    });
+    this.host = address.host;
+    this.url = `https://${this.host}:${HTTPS}`;
+    const server = new DeploymentWorkload(this, 'server', {
+      ...identity,
+      name: identity.instance,
+      image: props.image,
+      command: ['node', '/app/main.js'],
+      connections: [props.temporal, props.database],
+      env: environment(props),
+      ports: { https: HTTPS, health: HEALTH },
+      secrets: [{ path: '/secrets/gateway-tls', secret: this.#certificate(props, identity.instance) }],
+      replicas: props.replicas ?? 2,
+      resources: props.resources ?? { cpu: '50m', memory: '128Mi', memoryLimit: '384Mi' },
+      // Open streams end before the pod does.
+      terminationGraceSeconds: 45,
+      probes: {
+        readiness: { scheme: 'http', port: HEALTH, path: '/readyz', periodSeconds: 3 },
+        liveness: { scheme: 'http', port: HEALTH, path: '/healthz', periodSeconds: 10 },
+      },
+    });
+    this.network = server.network;
+    this.network.allowTo(props.identity.network, [props.identity.port]);
+    if (props.exposure) this.network.allowFromAnywhere(HTTPS);
+  }
+
+  #certificate(props: GatewayProps, instance: string) {
+    const { exposure } = props;
+    const { certificateNames = exposure ? ['localhost'] : [], certificateAddresses = exposure ? ['127.0.0.1'] : [] } =
+      props;
+    return props.plan.certificate(
+      `${instance}-tls`,
+      {
+        commonName: instance,
+        dnsNames: [instance, this.host, ...certificateNames],
+        ipAddresses: certificateAddresses,
+        usages: ['server'],
+      },
+      placeOf(this).namespace,
+    );
+  }
+}
+
+function environment({ identity, audience = 'somagent-gateway', taskQueue = 'sessions' }: GatewayProps) {
+  return {
+    PORT: String(HTTPS),
+    HEALTH_PORT: String(HEALTH),
+    TLS_DIR: '/secrets/gateway-tls',
+    TASK_QUEUE: taskQueue,
+    OIDC_ISSUER: identity.issuer,
+    OIDC_JWKS_URL: identity.jwksUrl,
+    OIDC_CA_FILE: '/secrets/ca/ca.crt',
+    OIDC_AUDIENCE: audience,
+  };
+}

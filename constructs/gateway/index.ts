@@ -1,0 +1,1 @@
+export { Gateway, type GatewayProps } from './gateway.ts';

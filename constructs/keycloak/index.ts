@@ -1,0 +1,1 @@
+export { Keycloak, type KeycloakProps, type RealmDocument } from './keycloak.ts';

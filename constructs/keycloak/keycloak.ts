@@ -1,0 +1,226 @@
+import { Construct } from 'constructs';
+import { ContentConfigMap } from '../core/content-config-map.ts';
+import { instanceName } from '../core/labels.ts';
+import type { Endpoint, PodNetwork } from '../core/pod-network.ts';
+import type { Resources } from '../core/quantity.ts';
+import { placeOf, planeNamespace } from '../core/region-chart.ts';
+import type { SecretPlan, SecretRef } from '../core/secret-plan.ts';
+import { distinct, httpsOrigin, nodePort } from '../core/validate.ts';
+import { DeploymentWorkload, JobWorkload, ServiceAddress } from '../core/workload.ts';
+import type { Database } from '../postgres/database.ts';
+
+const HTTPS = 8443;
+const MANAGEMENT = 9000;
+/** Transport of the embedded caches, and its failure detection. */
+const CACHE_PORTS = [7800, 57_800];
+/** User name of the service account that applies the realm. */
+const ADMIN_CLIENT = 'somagent-bootstrap';
+
+/** What this construct needs to know of a realm; the whole document goes to the realm Job as it is. */
+export interface RealmDocument {
+  readonly name: string;
+  readonly clients: readonly { readonly clientId: string }[];
+}
+
+/** Options of {@link Keycloak}. */
+export interface KeycloakProps {
+  /** Image `somagent/keycloak`, built for PostgreSQL. */
+  readonly image: string;
+  /** Image `somagent/bootstrap`, whose Job applies the realm. */
+  readonly bootstrapImage: string;
+  /** Where the administrator, client secrets and certificates are asked for. */
+  readonly plan: SecretPlan;
+  /** Where realms, clients and users are kept. */
+  readonly database: Database;
+  /** Public address: the beginning of the `iss` claim of every token, such as `https://login.example.com`. */
+  readonly hostname: string;
+  /** The realm as data (`Realm` of the bootstrap service). */
+  readonly realm: RealmDocument;
+  /** Opens the HTTPS port on every node. @default reachable within the cluster only */
+  readonly exposure?: { readonly nodePort: number };
+  /** Further DNS names of the certificate. @default the host of `hostname` */
+  readonly certificateNames?: readonly string[];
+  /** IP addresses of the certificate. @default none */
+  readonly certificateAddresses?: readonly string[];
+  /** Number of pods. @default 1 */
+  readonly replicas?: number;
+  /** Of each pod. @default 150m and 448Mi promised, 768Mi at most */
+  readonly resources?: Resources;
+}
+
+const SERVER: Resources = { cpu: '150m', memory: '448Mi', memoryLimit: '768Mi' };
+
+/** Keycloak with one realm, applied from data. Source: https://www.keycloak.org/server/all-config */
+export class Keycloak extends Construct implements Endpoint {
+  /** DNS name within the cluster. */
+  readonly host: string;
+  readonly port = HTTPS;
+  readonly network: PodNetwork;
+  /** Name of the realm. */
+  readonly realm: string;
+  /** The `iss` claim of the realm's tokens. */
+  readonly issuer: string;
+  /** Where the realm's keys are, within the cluster. */
+  readonly jwksUrl: string;
+  readonly #instance: string;
+  readonly #namespace: string;
+  readonly #plan: SecretPlan;
+
+  constructor(scope: Construct, id: string, props: KeycloakProps) {
+    super(scope, id);
+    this.#instance = instanceName(this);
+    this.#namespace = placeOf(this).namespace;
+    this.#plan = props.plan;
+    this.realm = props.realm.name;
+    this.issuer = `${httpsOrigin('hostname', props.hostname)}/realms/${this.realm}`;
+    const address = this.#address(props);
+    this.host = address.host;
+    this.jwksUrl = `https://${this.host}:${HTTPS}/realms/${this.realm}/protocol/openid-connect/certs`;
+    const server = this.#server(props);
+    this.network = server.network;
+    if (props.exposure) this.network.allowFromAnywhere(HTTPS);
+    this.#realmJob(props).node.addDependency(server, address);
+  }
+
+  /** Secret of a client of the realm (keys `username`, `password`), in a namespace. */
+  clientSecret(clientId: string, namespace: string): SecretRef {
+    return this.#plan.password(`${this.#instance}-client-${clientId}`, clientId, namespace);
+  }
+
+  #identity(component: string) {
+    return { product: 'keycloak', instance: this.#instance, component };
+  }
+
+  #address({ exposure }: KeycloakProps): ServiceAddress {
+    return new ServiceAddress(this, 'address', {
+      ...this.#identity('server'),
+      name: this.#instance,
+      ports: { https: HTTPS },
+      selector: { 'app.kubernetes.io/instance': this.#instance, 'app.kubernetes.io/component': 'server' },
+      ...(exposure && { nodePorts: { https: nodePort('exposure.nodePort', exposure.nodePort) } }),
+    });
+  }
+
+  #server(props: KeycloakProps): DeploymentWorkload {
+    const { database } = props;
+    const server = new DeploymentWorkload(this, 'server', {
+      ...this.#identity('server'),
+      name: this.#instance,
+      image: props.image,
+      command: ['/opt/keycloak/bin/kc.sh', 'start', '--optimized'],
+      replicas: props.replicas ?? 1,
+      env: this.#environment(props),
+      ports: { https: HTTPS, management: MANAGEMENT },
+      secrets: [
+        { path: '/secrets/tls', secret: this.#certificate(props) },
+        { path: '/secrets/ca', secret: database.authority(this.#namespace) },
+      ],
+      scratch: { '/tmp': '128Mi', '/opt/keycloak/data': '128Mi' },
+      resources: props.resources ?? SERVER,
+      terminationGraceSeconds: 45,
+      probes: {
+        readiness: { scheme: 'https', port: MANAGEMENT, path: '/health/ready', timeoutSeconds: 5 },
+        liveness: { scheme: 'https', port: MANAGEMENT, path: '/health/live', periodSeconds: 15, timeoutSeconds: 5 },
+        startup: {
+          scheme: 'https',
+          port: MANAGEMENT,
+          path: '/health/started',
+          periodSeconds: 3,
+          failureThreshold: 200,
+        },
+      },
+    });
+    server.network.allowTo(database.network, [database.port]);
+    server.network.allowTo(server.network, CACHE_PORTS);
+    return server;
+  }
+
+  #environment({ database, hostname }: KeycloakProps) {
+    const admin = this.#admin();
+    const role = database.credentials(this.#namespace);
+    return {
+      KC_HOSTNAME: hostname,
+      // Services inside the cluster fetch keys by the inner name; tokens still carry the public one.
+      KC_HOSTNAME_BACKCHANNEL_DYNAMIC: 'true',
+      KC_HTTP_ENABLED: 'false',
+      KC_HTTPS_CERTIFICATE_FILE: '/secrets/tls/tls.crt',
+      KC_HTTPS_CERTIFICATE_KEY_FILE: '/secrets/tls/tls.key',
+      KC_DB_URL: `jdbc:postgresql://${database.host}:${database.port}/${database.name}?sslmode=verify-full&sslrootcert=/secrets/ca/ca.crt`,
+      KC_DB_USERNAME: { secret: role, key: 'username' },
+      KC_DB_PASSWORD: { secret: role, key: 'password' },
+      KC_DB_POOL_MAX_SIZE: '20',
+      KC_BOOTSTRAP_ADMIN_CLIENT_ID: { secret: admin, key: 'username' },
+      KC_BOOTSTRAP_ADMIN_CLIENT_SECRET: { secret: admin, key: 'password' },
+      // One whole value replaces the start script's own, which is made for larger machines.
+      JAVA_OPTS: [
+        '-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xms64m -Xmx320m -XX:MaxMetaspaceSize=224m -Xss512k',
+        '-Djava.net.preferIPv4Stack=true -Dfile.encoding=UTF-8 -Djava.security.egd=file:/dev/urandom',
+      ].join(' '),
+    };
+  }
+
+  #admin(): SecretRef {
+    return this.#plan.password(`${this.#instance}-admin`, ADMIN_CLIENT, this.#namespace);
+  }
+
+  #certificate({ hostname, certificateNames, certificateAddresses = [] }: KeycloakProps): SecretRef {
+    const names = certificateNames ?? [new URL(hostname).hostname];
+    return this.#plan.certificate(
+      `${this.#instance}-tls`,
+      {
+        commonName: this.#instance,
+        dnsNames: [...new Set([this.#instance, this.host, ...names])],
+        ipAddresses: certificateAddresses,
+        usages: ['server'],
+      },
+      this.#namespace,
+    );
+  }
+
+  #realmJob(props: KeycloakProps): JobWorkload {
+    const identity = this.#identity('realm');
+    const plan = new ContentConfigMap(this, 'realm', {
+      ...identity,
+      name: `${this.#instance}-realm`,
+      files: { 'plan.json': JSON.stringify(props.realm, undefined, 2) },
+    });
+    const job = new JobWorkload(this, 'realm-job', {
+      ...identity,
+      image: props.bootstrapImage,
+      command: ['node', '/app/main.js', 'realm'],
+      env: {
+        PLAN: '/etc/soma/plan.json',
+        KEYCLOAK_URL: `https://${this.host}:${HTTPS}`,
+        KEYCLOAK_CA_FILE: '/secrets/ca/ca.crt',
+        ADMIN_DIR: '/secrets/admin',
+        CLIENTS_DIR: '/secrets/clients',
+      },
+      secrets: [
+        { path: '/secrets/ca', secret: this.#plan.authorityCertificate(this.#namespace) },
+        { path: '/secrets/admin', secret: this.#admin() },
+        ...this.#clients(props.realm).map((clientId) => ({
+          path: `/secrets/clients/${clientId}`,
+          secret: this.clientSecret(clientId, this.#namespace),
+        })),
+      ],
+      files: [{ path: '/etc/soma', config: plan }],
+      resources: { cpu: '50m', memory: '96Mi', memoryLimit: '256Mi' },
+    });
+    job.network.allowTo(this.network, [HTTPS]);
+    return job;
+  }
+
+  /** Every client's secret is in the system and services planes too, where its owner fetches it. */
+  #clients(realm: RealmDocument): readonly string[] {
+    const clients = distinct(
+      'realm.clients',
+      realm.clients.map(({ clientId }) => clientId),
+    );
+    for (const clientId of clients) {
+      for (const plane of ['system', 'services'] as const) {
+        this.clientSecret(clientId, planeNamespace(this.#plan.region, plane));
+      }
+    }
+    return clients;
+  }
+}

@@ -1,0 +1,1 @@
+export { type PlaneQuota, RegionNamespaces, type RegionNamespacesProps } from './region-namespaces.ts';

@@ -1,0 +1,1 @@
+export { Orchestrator, type OrchestratorProps } from './orchestrator.ts';

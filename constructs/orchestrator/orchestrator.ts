@@ -1,0 +1,71 @@
+import { Construct } from 'constructs';
+import { instanceName } from '../core/labels.ts';
+import type { PodNetwork } from '../core/pod-network.ts';
+import type { Resources } from '../core/quantity.ts';
+import { DeploymentWorkload, JobWorkload } from '../core/workload.ts';
+import type { Database } from '../postgres/database.ts';
+import type { Slm } from '../slm/slm.ts';
+import type { Temporal } from '../temporal/temporal.ts';
+
+const HEALTH = 8081;
+
+/** Options of {@link Orchestrator}. */
+export interface OrchestratorProps {
+  /** Image `somagent/orchestrator`. */
+  readonly image: string;
+  /** Where its workflows run. */
+  readonly temporal: Temporal;
+  /** Where sessions are kept. */
+  readonly database: Database;
+  /** The model that answers. */
+  readonly slm: Slm;
+  /**
+   * Task queue of the sessions.
+   * @default 'sessions'
+   */
+  readonly taskQueue?: string;
+  /** Number of workers. @default 1 */
+  readonly replicas?: number;
+  /** Of each worker. @default 100m and 256Mi promised, 640Mi at most */
+  readonly resources?: Resources;
+}
+
+/** The Temporal worker that runs sessions, and the migrations of their database. */
+export class Orchestrator extends Construct {
+  readonly network: PodNetwork;
+  /** Task queue of the sessions: gateways start workflows on it. */
+  readonly taskQueue: string;
+
+  constructor(scope: Construct, id: string, props: OrchestratorProps) {
+    super(scope, id);
+    const instance = instanceName(this);
+    this.taskQueue = props.taskQueue ?? 'sessions';
+    const identity = (component: string) => ({ product: 'orchestrator', instance, component });
+    const migration = new JobWorkload(this, 'migrate', {
+      ...identity('migrate'),
+      image: props.image,
+      command: ['node', '/app/main.js', 'migrate'],
+      connections: [props.database],
+      resources: { cpu: '50m', memory: '96Mi', memoryLimit: '256Mi' },
+    });
+    const worker = new DeploymentWorkload(this, 'worker', {
+      ...identity('worker'),
+      name: instance,
+      image: props.image,
+      command: ['node', '/app/main.js', 'worker'],
+      connections: [props.temporal, props.database, props.slm],
+      env: { TASK_QUEUE: this.taskQueue, HEALTH_PORT: String(HEALTH) },
+      ports: { health: HEALTH },
+      replicas: props.replicas ?? 1,
+      resources: props.resources ?? { cpu: '100m', memory: '256Mi', memoryLimit: '640Mi' },
+      // Running activities finish or hand their work back before the pod goes.
+      terminationGraceSeconds: 60,
+      probes: {
+        readiness: { scheme: 'http', port: HEALTH, path: '/readyz' },
+        liveness: { scheme: 'http', port: HEALTH, path: '/healthz', periodSeconds: 10 },
+      },
+    });
+    worker.node.addDependency(migration);
+    this.network = worker.network;
+  }
+}

@@ -1,0 +1,1 @@
+export { type RayApplication, RayCluster, type RayClusterProps, type RayRenderer } from './ray-cluster.ts';

@@ -1,0 +1,202 @@
+import { ApiObject } from 'cdk8s';
+import { Construct } from 'constructs';
+import { instanceName, objectLabels, selectorLabels } from '../core/labels.ts';
+import { type Environment, type Probes, podTemplate, type SecretMount } from '../core/pod.ts';
+import { PodNetwork } from '../core/pod-network.ts';
+import { bytesOf, type Resources } from '../core/quantity.ts';
+import { placeOf } from '../core/region-chart.ts';
+import type { SecretPlan } from '../core/secret-plan.ts';
+import { integerBetween, oneOf } from '../core/validate.ts';
+import { DeploymentWorkload, ServiceAddress } from '../core/workload.ts';
+
+const renderers = ['pods', 'kuberay'] as const;
+/** Port on which nodes join: Ray's global control service. */
+const GCS = 6379;
+const TOKEN = '/secrets/ray-token';
+
+/** `kuberay`: a RayService for the operator. `pods`: the same nodes as plain Deployments, where there is no operator. */
+export type RayRenderer = (typeof renderers)[number];
+
+/** The application that the cluster serves. */
+export interface RayApplication {
+  /** Name of the application in Serve. */
+  readonly name: string;
+  /** Python path of the application or its builder, `module:attribute`. */
+  readonly importPath: string;
+  /** Command of the head where no operator starts Ray: starts the node, deploys the application, serves until SIGTERM. */
+  readonly headCommand: readonly string[];
+  /** Port of Serve's proxy. */
+  readonly port: number;
+  readonly probes: Probes;
+}
+
+/** Options of {@link RayCluster}. */
+export interface RayClusterProps {
+  /** Image with Ray and the application. */
+  readonly image: string;
+  /** Version of Ray in the image. @default '2.60.0' */
+  readonly rayVersion?: string;
+  /** Where the cluster's token is asked for. */
+  readonly plan: SecretPlan;
+  readonly application: RayApplication;
+  /** @default 'pods' */
+  readonly renderer?: RayRenderer;
+  /** Nodes beside the head. @default 0 */
+  readonly workers?: number;
+  /** Variables of every node. @default none */
+  readonly env?: Environment;
+  /** Secrets of every node. @default none */
+  readonly secrets?: readonly SecretMount[];
+  /** Of the head. @default 250m and 1Gi promised, 1536Mi at most */
+  readonly headResources?: Resources;
+  /** Of each worker. @default 150m and 768Mi promised, 1280Mi at most */
+  readonly workerResources?: Resources;
+}
+
+const HEAD: Resources = { cpu: '250m', memory: '1Gi', memoryLimit: '1536Mi' };
+const WORKER: Resources = { cpu: '150m', memory: '768Mi', memoryLimit: '1280Mi' };
+/** Sessions' files; the object store is small because prompts and answers are. */
+const SCRATCH = { '/tmp': '1Gi', '/dev/shm': '128Mi' };
+
+/** A Ray cluster with one Serve application; nodes admit only holders of the cluster's token. */
+export class RayCluster extends Construct {
+  /** Labels of the pods that answer requests. */
+  readonly selector: Readonly<Record<string, string>>;
+  readonly network: PodNetwork;
+  readonly #instance: string;
+  readonly #props: RayClusterProps;
+  readonly #workers: number;
+
+  constructor(scope: Construct, id: string, props: RayClusterProps) {
+    super(scope, id);
+    this.#instance = instanceName(this);
+    this.#props = props;
+    this.#workers = integerBetween('workers', props.workers ?? 0, 0, 100);
+    this.selector = selectorLabels(this.#identity('head'));
+    this.network = new PodNetwork(this, 'network', { ...this.#identity('cluster'), name: this.#instance });
+    // Nodes choose the ports of their workers, stores and agents themselves.
+    this.network.allowWithin();
+    if (oneOf('renderer', props.renderer ?? 'pods', renderers) === 'kuberay') this.#renderOperator();
+    else this.#renderPods();
+  }
+
+  #identity(component: string) {
+    return { product: 'ray', instance: this.#instance, component };
+  }
+
+  #node() {
+    const { env, secrets = [], plan } = this.#props;
+    const token = plan.token(`${this.#instance}-ray-token`, placeOf(this).namespace);
+    return {
+      image: this.#props.image,
+      env: {
+        RAY_AUTH_MODE: 'token',
+        RAY_AUTH_TOKEN_PATH: `${TOKEN}/token`,
+        RAY_USAGE_STATS_ENABLED: '0',
+        HOME: '/tmp',
+        OMP_NUM_THREADS: '1',
+        POD_IP: { field: 'status.podIP' },
+        ...env,
+      },
+      secrets: [{ path: TOKEN, secret: token }, ...secrets],
+      scratch: SCRATCH,
+      terminationGraceSeconds: 40,
+    };
+  }
+
+  #renderPods(): void {
+    const { application, headResources = HEAD } = this.#props;
+    const address = new ServiceAddress(this, 'head-address', {
+      ...this.#identity('head'),
+      name: `${this.#instance}-head`,
+      ports: { gcs: GCS },
+      selector: this.selector,
+      headless: true,
+    });
+    const head = new DeploymentWorkload(this, 'head', {
+      ...this.#identity('head'),
+      ...this.#node(),
+      command: application.headCommand,
+      network: this.network,
+      ports: { serve: application.port, gcs: GCS },
+      resources: headResources,
+      // Two heads at once are two clusters.
+      strategy: 'Recreate',
+      probes: application.probes,
+    });
+    if (this.#workers > 0) this.#renderWorkers(address.host).node.addDependency(head);
+  }
+
+  #renderWorkers(headHost: string): DeploymentWorkload {
+    return new DeploymentWorkload(this, 'worker', {
+      ...this.#identity('worker'),
+      ...this.#node(),
+      command: [
+        ...['ray', 'start', `--address=${headHost}:${GCS}`, '--node-ip-address=$(POD_IP)', '--num-cpus=1'],
+        ...[`--object-store-memory=${80 * 2 ** 20}`, '--ray-client-server-port=0', '--min-worker-port=0'],
+        ...['--node-manager-port=8076', '--block'],
+      ],
+      network: this.network,
+      ports: { node: 8076 },
+      replicas: this.#workers,
+      resources: this.#props.workerResources ?? WORKER,
+      probes: { readiness: { scheme: 'tcp', port: 8076 } },
+    });
+  }
+
+  /** Source: https://docs.ray.io/en/latest/cluster/kubernetes/getting-started/rayservice-quick-start.html */
+  #renderOperator(): void {
+    const { application, rayVersion = '2.60.0', headResources = HEAD, workerResources = WORKER } = this.#props;
+    new ApiObject(this, 'service', {
+      apiVersion: 'ray.io/v1',
+      kind: 'RayService',
+      metadata: { name: this.#instance, labels: objectLabels(this, this.#identity('cluster')) },
+      spec: {
+        serveConfigV2: JSON.stringify(serveConfig(application)),
+        rayClusterConfig: {
+          rayVersion,
+          authOptions: { mode: 'token' },
+          headGroupSpec: {
+            rayStartParams: { 'dashboard-host': '0.0.0.0', 'num-cpus': '1', ...storeSize(headResources) },
+            template: this.#operatorPod('head', headResources),
+          },
+          workerGroupSpecs: this.#workers === 0 ? [] : [this.#workerGroup(workerResources)],
+        },
+      },
+    });
+  }
+
+  #workerGroup(resources: Resources) {
+    return {
+      groupName: 'workers',
+      replicas: this.#workers,
+      minReplicas: this.#workers,
+      maxReplicas: this.#workers,
+      rayStartParams: { 'num-cpus': '1', ...storeSize(resources) },
+      template: this.#operatorPod('worker', resources),
+    };
+  }
+
+  #operatorPod(component: 'head' | 'worker', resources: Resources) {
+    return podTemplate({
+      ...this.#node(),
+      name: component,
+      labels: { ...objectLabels(this, this.#identity(component)), ...this.network.podLabels },
+      resources,
+      ports: component === 'head' ? { serve: this.#props.application.port, gcs: GCS, dashboard: 8265 } : {},
+    });
+  }
+}
+
+function serveConfig({ name, importPath, port }: RayApplication) {
+  return {
+    proxy_location: 'HeadOnly',
+    http_options: { host: '0.0.0.0', port },
+    applications: [{ name, import_path: importPath, route_prefix: '/' }],
+  };
+}
+
+/** Ray takes 30 % of the memory for its store by default; a twelfth is plenty for text. */
+function storeSize({ memory }: Resources): Record<string, string> {
+  return { 'object-store-memory': String(Math.max(80 * 2 ** 20, Math.floor(bytesOf('memory', memory) / 12))) };
+}

@@ -1,0 +1,1 @@
+export { Slm, type SlmProps } from './slm.ts';
