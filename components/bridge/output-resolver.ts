@@ -1,9 +1,9 @@
 import * as pulumi from '@pulumi/pulumi';
 import type { IResolver, ResolutionContext } from 'cdk8s';
 
-/** Control characters cannot occur in a Kubernetes string that anybody typed, so a placeholder cannot be forged. */
-const placeholder = /^\u0001output:(\d+)\u0001$/;
-const insideText = /\u0001output:\d+\u0001|Calling \[to(?:String|JSON)\] on an \[Output<T>\]/;
+/** Marked by a character of the private-use area, which nobody types, so that a placeholder is not forged by accident. */
+const placeholder = /^\uE0A7output:(\d+)\uE0A7$/;
+const insideText = /\uE0A7output:\d+\uE0A7|Calling \[to(?:String|JSON)\] on an \[Output<T>\]/;
 
 /**
  * Lets a cdk8s tree hold `pulumi.Output`s and promises: cdk8s sees a placeholder string while it renders, and
@@ -49,7 +49,7 @@ export class OutputResolver implements IResolver {
   #token(value: pulumi.Output<unknown> | Promise<unknown>): string {
     const known = this.#tokens.get(value);
     if (known !== undefined) return known;
-    const token = `\u0001output:${this.#outputs.length}\u0001`;
+    const token = `\uE0A7output:${this.#outputs.length}\uE0A7`;
     this.#outputs.push(pulumi.output(value));
     this.#tokens.set(value, token);
     return token;

@@ -62,7 +62,7 @@ function manifestOf(source: ApiObject, resolver: OutputResolver): Manifest {
 function assertPlain(source: ApiObject, field: string, value: unknown): void {
   if (
     value === undefined ||
-    (typeof value === 'string' && !value.includes('\u0001') && !pulumi.Output.isInstance(value))
+    (typeof value === 'string' && !value.includes('\uE0A7') && !pulumi.Output.isInstance(value))
   )
     return;
   throw new Error(

@@ -98,7 +98,7 @@ export class RegionCharts {
     const gateway = new Gateway(this.gateway, 'gateway', {
       ...session,
       image: image('gateway'),
-      issuer: keycloak,
+      identity: keycloak,
       replicas: size.gatewayReplicas,
       ...reachable(args.gatewayUrl, args.gatewayNodePort),
     });

@@ -254,7 +254,10 @@ const prefix = (server: URL): string => server.pathname.replace(/\/$/, '');
 
 function settle(status: number, text: string, resolve: (value: unknown) => void, reject: (error: Error) => void): void {
   const parsed = parse(text);
-  if (status >= 200 && status < 300) return resolve(parsed);
+  if (status >= 200 && status < 300) {
+    resolve(parsed);
+    return;
+  }
   const answer = (typeof parsed === 'object' && parsed !== null ? parsed : {}) as {
     reason?: string;
     message?: string;

@@ -1,7 +1,6 @@
 import * as pulumi from '@pulumi/pulumi';
 import resources from '@pulumi/pulumi/proto/resource_pb.js';
 import { describe, type Manifest } from '@somagent/components/bridge/index.ts';
-import { Struct } from 'google-protobuf/google/protobuf/struct_pb.js';
 
 /** A Kubernetes object as the program registered it. */
 export interface RegisteredObject {
@@ -26,7 +25,7 @@ export interface RegisteredProvider {
 export type ObjectHandler = (object: RegisteredObject) => Promise<void>;
 
 /** A Pulumi program as a function: registers resources, returns the stack's outputs. */
-export type Program = () => Promise<Record<string, unknown>>;
+export type Program = () => Promise<object>;
 
 /** Options of {@link runProgram}. */
 export interface RunOptions {
@@ -189,7 +188,8 @@ function response(urn: string, request: resources.RegisterResourceRequest): reso
   const answer = new resources.RegisterResourceResponse();
   answer.setUrn(urn);
   answer.setId(request.getCustom() ? request.getName() : '');
-  answer.setObject(request.getObject() ?? Struct.fromJavaScript({}));
+  const object = request.getObject();
+  if (object !== undefined) answer.setObject(object);
   return answer;
 }
 
