@@ -1,0 +1,110 @@
+import { user, versions } from './versions.ts';
+
+/** What an image is made from. Paths are relative to the repository. */
+export interface ImageDefinition {
+  /** One line for `images list`. */
+  readonly description: string;
+  /** Image that the Containerfile's `ARG BASE` stands for; absent when it starts from scratch. */
+  readonly parent?: string;
+  /** Files and folders that decide the content, besides the image's own folder. */
+  readonly inputs: readonly string[];
+  /** Pinned versions that decide the content; each is given to the Containerfile as a build argument. */
+  readonly arguments?: Readonly<Record<string, string>>;
+  /** Only a step on the way to another image: never pushed. */
+  readonly intermediate?: boolean;
+}
+
+const uid = { UID: String(user) };
+
+/** An image that runs one bundled Node service at /app/main.js. */
+function service(name: string, description: string, inputs: readonly string[] = []) {
+  return {
+    description,
+    parent: 'node',
+    inputs: [`services/${name}`, 'services/kit', 'images/stage/service.ts', 'package-lock.json', ...inputs],
+    arguments: uid,
+  };
+}
+
+const definitions = {
+  debian: {
+    description: 'Debian root file system, from its packages',
+    inputs: ['images/stage/debian.ts'],
+    arguments: { RELEASE: versions.debian },
+    intermediate: true,
+  },
+  base: { description: 'Debian with certificates and a user', parent: 'debian', inputs: [], arguments: uid },
+  pause: { description: 'Holds the namespaces of a pod', inputs: ['images/stage/go.ts'] },
+  coredns: {
+    description: 'Cluster DNS',
+    inputs: ['images/stage/go.ts', 'cluster/toolchain/coredns/go.mod', 'cluster/toolchain/coredns/go.sum'],
+    arguments: uid,
+  },
+  node: {
+    description: 'Node.js for the services',
+    parent: 'base',
+    inputs: ['images/stage/node.ts', 'package.json#devDependencies.node'],
+    arguments: uid,
+  },
+  postgres: {
+    description: 'PostgreSQL with Patroni',
+    parent: 'base',
+    inputs: ['images/stage/python.ts'],
+    arguments: { ...uid, POSTGRESQL: versions.postgresql, PYTHON: versions.python },
+  },
+  temporal: {
+    description: 'Temporal server and its schema',
+    parent: 'base',
+    inputs: ['images/stage/go.ts', 'cluster/toolchain/temporal/go.mod', 'cluster/toolchain/temporal/go.sum'],
+    arguments: uid,
+  },
+  keycloak: {
+    description: 'Keycloak, built for PostgreSQL',
+    parent: 'base',
+    inputs: ['images/stage/keycloak.ts'],
+    arguments: { ...uid, KEYCLOAK: versions.keycloak, KEYCLOAK_SHA256: versions.keycloakSha256 },
+  },
+  bootstrap: service('bootstrap', 'Jobs that make secrets, databases, schemas, realms', [
+    'images/stage/go.ts',
+    'cluster/toolchain/temporal/go.mod',
+    'cluster/toolchain/temporal/go.sum',
+  ]),
+  gateway: service('gateway', 'HTTP API of sessions'),
+  orchestrator: service('orchestrator', 'Temporal worker of sessions'),
+  'ray-slm': {
+    description: 'Ray Serve, llama.cpp and the bundled model',
+    parent: 'base',
+    inputs: ['images/stage/python.ts', 'images/stage/slm.ts', 'services/slm'],
+    arguments: { ...uid, PYTHON: versions.python },
+  },
+} as const satisfies Record<string, ImageDefinition>;
+
+/** Name of an image: the last part of its repository, `somagent/<name>`. */
+export type ImageName = keyof typeof definitions;
+
+/** All images, parents before children. */
+export const imageNames = Object.keys(definitions) as readonly ImageName[];
+
+/** The definition of an image, with its parent as a name of the catalogue. */
+export function imageDefinition(name: ImageName): ImageDefinition & { readonly parent?: ImageName } {
+  return definitions[name];
+}
+
+/** Checks a name that a person gave. @throws Error that lists the names there are. */
+export function imageName(text: string): ImageName {
+  const found = imageNames.find((name) => name === text);
+  if (found === undefined) throw new Error(`unknown image "${text}"; known images: ${imageNames.join(', ')}`);
+  return found;
+}
+
+/** The images named and all that they are built on, parents first. No names means every image. */
+export function withParents(names: readonly ImageName[] = imageNames): ImageName[] {
+  const needed = new Set<ImageName>();
+  const need = (name: ImageName) => {
+    const { parent } = imageDefinition(name);
+    if (parent !== undefined) need(parent);
+    needed.add(name);
+  };
+  names.forEach(need);
+  return [...needed];
+}

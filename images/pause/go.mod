@@ -1,0 +1,4 @@
+// Holds the namespaces of a pod.
+module somagent.dev/images/pause
+
+go 1.24.0

@@ -1,0 +1,95 @@
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { build } from 'esbuild';
+import { run } from '../command.ts';
+import type { Stage } from './stage.ts';
+
+/** Has native code or starts other files by path, so it can't be part of a bundle. */
+const notBundled = ['@temporalio/worker', '@temporalio/core-bridge', '@temporalio/workflow', '@swc/core', 'pg-native'];
+
+/** Fills `app/` with one Node service: `main.js`, and what a bundle can't hold under `node_modules`. */
+export async function stageService(name: string, { folder, log, repository }: Stage): Promise<void> {
+  const service = join(repository, 'services', name);
+  const app = join(folder, 'app');
+  mkdirSync(app, { recursive: true });
+  const bundled = await build({
+    entryPoints: [join(service, 'main.ts')],
+    outfile: join(app, 'main.js'),
+    bundle: true,
+    platform: 'node',
+    target: 'node24',
+    format: 'esm',
+    external: notBundled,
+    metafile: true,
+    logLevel: 'silent',
+    legalComments: 'none',
+    sourcemap: 'inline',
+    sourcesContent: false,
+    // CommonJS packages inside an ES module bundle still ask for these.
+    banner: {
+      js: "import { createRequire as __r } from 'node:module'; const require = __r(import.meta.url); const __filename = import.meta.filename; const __dirname = import.meta.dirname;",
+    },
+  });
+  const imports = Object.values(bundled.metafile.outputs).flatMap((output) => output.imports);
+  const outside = notBundled.filter((each) => imports.some(({ path }) => path === each || path.startsWith(`${each}/`)));
+  for (const path of packageFolders(outside, repository)) {
+    cpSync(join(repository, path), join(app, path), { recursive: true, filter: isNeeded });
+  }
+  writeFileSync(join(app, 'package.json'), '{ "type": "module" }\n');
+  if (existsSync(join(service, 'bundle.ts'))) {
+    await run(process.execPath, [join(service, 'bundle.ts'), join(app, 'workflow-bundle.js')], {
+      log,
+      cwd: repository,
+    });
+  }
+}
+
+interface Lock {
+  readonly packages: Readonly<Record<string, LockedPackage>>;
+}
+interface LockedPackage {
+  readonly dependencies?: Readonly<Record<string, string>>;
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
+}
+
+/**
+ * Folders (`node_modules/…`, relative to the repository) of packages and of all that they depend on, as the lock file
+ * has them. Optional packages for other systems are not installed and so are left out.
+ */
+export function packageFolders(names: readonly string[], repository: string): string[] {
+  const lock = JSON.parse(readFileSync(join(repository, 'package-lock.json'), 'utf8')) as Lock;
+  const found = new Set<string>();
+  const visit = (name: string, from: string, optional: boolean): void => {
+    const path = resolvePackage(lock, name, from);
+    if (path === undefined || !existsSync(join(repository, path))) {
+      if (optional) return;
+      throw new Error(`package "${name}" (needed by ${from || 'a service'}) is not installed; run npm ci`);
+    }
+    if (found.has(path)) return;
+    found.add(path);
+    const { dependencies = {}, optionalDependencies = {} } = lock.packages[path] ?? {};
+    for (const each of Object.keys(dependencies)) visit(each, path, each in optionalDependencies);
+    for (const each of Object.keys(optionalDependencies)) visit(each, path, true);
+  };
+  for (const name of names) visit(name, '', false);
+  return [...found].sort();
+}
+
+/** Node's own search: the folder itself, then each folder above it. */
+function resolvePackage(lock: Lock, name: string, from: string): string | undefined {
+  for (let folder = from; ; ) {
+    const path = folder === '' ? `node_modules/${name}` : `${folder}/node_modules/${name}`;
+    if (path in lock.packages) return path;
+    if (folder === '') return undefined;
+    const above = folder.lastIndexOf('/node_modules/');
+    folder = above === -1 ? '' : folder.slice(0, above);
+  }
+}
+
+const otherPlatforms = ['apple-darwin', 'windows-msvc', process.arch === 'x64' ? 'aarch64' : 'x86_64', 'musl'];
+
+/** Native code comes for every platform; an image needs one. Maps and sources are for developers. */
+function isNeeded(path: string): boolean {
+  const inRelease = path.includes('/releases/') && otherPlatforms.some((platform) => path.includes(platform));
+  return !inRelease && !path.endsWith('.map') && !path.includes('musl') && !path.endsWith('.md');
+}

@@ -1,0 +1,34 @@
+import { join } from 'node:path';
+import type { ImageName } from './catalogue.ts';
+import { stageDebian } from './stage/debian.ts';
+import { stageOwnProgram, stageTemporalSchema, stageTool } from './stage/go.ts';
+import { stageKeycloak } from './stage/keycloak.ts';
+import { stageNode } from './stage/node.ts';
+import { stagePython } from './stage/python.ts';
+import { stageService } from './stage/service.ts';
+import { stageSlm } from './stage/slm.ts';
+import type { Stage } from './stage/stage.ts';
+
+/** What puts more than the image's own folder into its build context, by image. */
+export const stages: Partial<Record<ImageName, (stage: Stage) => Promise<void>>> = {
+  debian: stageDebian,
+  pause: (stage) => stageOwnProgram('pause', stage),
+  coredns: (stage) => stageTool('coredns', stage),
+  node: stageNode,
+  postgres: stagePython,
+  temporal: async (stage) => {
+    await stageTool('temporal-server', stage);
+    await stageTemporalSchema(join(stage.folder, 'schema'), stage);
+  },
+  keycloak: stageKeycloak,
+  bootstrap: async (stage) => {
+    await stageService('bootstrap', stage);
+    await stageTemporalSchema(join(stage.folder, 'app/schema/temporal'), stage);
+  },
+  gateway: (stage) => stageService('gateway', stage),
+  orchestrator: (stage) => stageService('orchestrator', stage),
+  'ray-slm': async (stage) => {
+    await stagePython(stage);
+    await stageSlm(stage);
+  },
+};
