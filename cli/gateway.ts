@@ -1,0 +1,175 @@
+import { getCACertificates, setDefaultCACertificates } from 'node:tls';
+import { z } from 'zod';
+import { parseEvents, type ServerEvent } from './events.ts';
+import { CliFailure, exitCodes, reasonOf } from './failure.ts';
+import type { Target } from './target.ts';
+
+const tokenSchema = z.object({ access_token: z.string().min(1) });
+const problemSchema = z.object({
+  title: z.string().optional(),
+  detail: z.string().optional(),
+  error_description: z.string().optional(),
+  error: z.string().optional(),
+});
+
+/** One question and its answer, as the gateway tells it. Fields that it does not promise are optional. */
+export const turnSchema = z.looseObject({
+  id: z.union([z.string(), z.number()]).optional(),
+  prompt: z.string().optional(),
+  answer: z.string().nullish(),
+  status: z.string().optional(),
+  usage: z.record(z.string(), z.unknown()).nullish(),
+  timings: z.record(z.string(), z.unknown()).nullish(),
+});
+export type Turn = z.output<typeof turnSchema>;
+
+/** A session, as the gateway tells it. */
+export const sessionSchema = z.looseObject({
+  id: z.string(),
+  workflowId: z.string().optional(),
+  status: z.string(),
+  createdAt: z.string().optional(),
+  turn: turnSchema.nullish(),
+  turns: z.array(turnSchema).optional(),
+});
+export type Session = z.output<typeof sessionSchema>;
+
+/** A page of sessions, newest first. */
+export const pageSchema = z.looseObject({
+  sessions: z.array(sessionSchema).optional(),
+  items: z.array(sessionSchema).optional(),
+  nextCursor: z.string().nullish(),
+});
+
+const timeoutMs = 120_000;
+
+interface Call {
+  readonly body?: unknown;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** The gateway's HTTP API, as one client with one token. */
+export class Gateway {
+  readonly #url: string;
+  readonly #token: string;
+  readonly #signal: AbortSignal;
+
+  private constructor(url: string, token: string, signal: AbortSignal) {
+    this.#url = url;
+    this.#token = token;
+    this.#signal = signal;
+  }
+
+  /** Signs in with the client's own secret (RFC 6749 §4.4). The token stays in memory. */
+  static async signIn(target: Target, signal: AbortSignal): Promise<Gateway> {
+    if (target.ca !== undefined) setDefaultCACertificates([...getCACertificates('default'), target.ca]);
+    const { clientId, clientSecret } = target.identity;
+    const basic = Buffer.from(`${encodeURIComponent(clientId)}:${encodeURIComponent(clientSecret)}`).toString('base64');
+    const response = await request('Keycloak', `${target.issuerUrl}/protocol/openid-connect/token`, {
+      method: 'POST',
+      headers: { authorization: `Basic ${basic}` },
+      body: new URLSearchParams({ grant_type: 'client_credentials' }),
+      signal,
+    });
+    if (!response.ok) throw await signInRefused(response, clientId, target.issuerUrl);
+    const { access_token } = tokenSchema.parse(await response.json());
+    return new Gateway(target.gatewayUrl, access_token, signal);
+  }
+
+  /** Sends a request and checks the shape of the JSON answer. */
+  async json<T>(schema: z.ZodType<T>, method: string, path: string, call: Call = {}): Promise<T> {
+    const response = await this.#send(method, path, {
+      ...call,
+      headers: { accept: 'application/json', ...call.headers },
+    });
+    const parsed = schema.safeParse(await response.json());
+    if (parsed.success) return parsed.data;
+    throw new CliFailure(
+      `the gateway answered ${method} ${path} with something unknown: ${z.prettifyError(parsed.error)}`,
+      'use the soma command of the same version as the platform',
+    );
+  }
+
+  /** Sends a request whose answer does not matter. */
+  async done(method: string, path: string, call: Call = {}): Promise<void> {
+    await (await this.#send(method, path, call)).body?.cancel();
+  }
+
+  /** Sends a request and yields the events of its answer until the gateway ends it. */
+  async *events(method: string, path: string, call: Call = {}): AsyncGenerator<ServerEvent> {
+    const response = await this.#send(method, path, {
+      ...call,
+      headers: { accept: 'text/event-stream', ...call.headers },
+    });
+    if (response.body !== null) yield* parseEvents(response.body);
+  }
+
+  async #send(method: string, path: string, call: Call): Promise<Response> {
+    const body = call.body === undefined ? {} : { body: JSON.stringify(call.body) };
+    const type = call.body === undefined ? {} : { 'content-type': 'application/json' };
+    const response = await request('the gateway', `${this.#url}${path}`, {
+      method,
+      headers: { authorization: `Bearer ${this.#token}`, ...type, ...call.headers },
+      signal: AbortSignal.any([this.#signal, AbortSignal.timeout(timeoutMs)]),
+      ...body,
+    });
+    if (response.ok) return response;
+    throw await refused(response, `${method} ${path}`);
+  }
+}
+
+async function request(name: string, url: string, init: RequestInit): Promise<Response> {
+  try {
+    return await fetch(url, init);
+  } catch (error) {
+    if (error instanceof Error && error.name === 'TimeoutError') {
+      throw new CliFailure(`${name} at ${url} gave no answer within ${timeoutMs / 1000} s`, 'soma status');
+    }
+    if (error instanceof Error && error.name === 'AbortError') throw error;
+    const reason = reasonOf(error);
+    const next = /certificate/i.test(reason)
+      ? 'give the authority that signed it: --ca-file <file> or SOMA_CA_FILE'
+      : 'soma status shows what is down; soma up brings it back';
+    throw new CliFailure(`${name} at ${url} cannot be reached: ${reason}`, next, exitCodes.unreachable);
+  }
+}
+
+async function problemOf(response: Response): Promise<string> {
+  const parsed = problemSchema.safeParse(await response.json().catch(() => undefined));
+  const problem = parsed.success ? parsed.data : {};
+  const text = problem.detail ?? problem.error_description ?? problem.title ?? problem.error;
+  return text === undefined ? `status ${response.status}` : `${text} (${response.status})`;
+}
+
+async function signInRefused(response: Response, clientId: string, issuer: string): Promise<CliFailure> {
+  const problem = await problemOf(response);
+  if (response.status >= 500) return new CliFailure(`Keycloak at ${issuer} failed: ${problem}`, 'soma logs keycloak');
+  return new CliFailure(
+    `Keycloak did not let client ${clientId} in: ${problem}`,
+    'check --client and its secret; soma up repairs the realm',
+    exitCodes.refused,
+  );
+}
+
+async function refused(response: Response, what: string): Promise<CliFailure> {
+  const problem = await problemOf(response);
+  const { status } = response;
+  if (status === 401 || status === 403) {
+    const next = 'sign in as a client whose tokens are for this gateway: --client <id>';
+    return new CliFailure(`the gateway refused ${what}: ${problem}`, next, exitCodes.refused);
+  }
+  if (status === 404) {
+    return new CliFailure(
+      `${what}: ${problem}`,
+      'soma session list shows the sessions of your tenant',
+      exitCodes.absent,
+    );
+  }
+  if (status === 429) {
+    const seconds = response.headers.get('retry-after') ?? 'a few';
+    return new CliFailure(`the gateway is asked too often: ${problem}`, `run it again in ${seconds} seconds`);
+  }
+  if (status >= 500)
+    return new CliFailure(`the gateway failed at ${what}: ${problem}`, 'soma status, then soma logs gateway');
+  return new CliFailure(`the gateway did not accept ${what}: ${problem}`, 'correct what it names', exitCodes.usage);
+}

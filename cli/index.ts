@@ -1,0 +1,2 @@
+export { CliFailure, exitCodes } from './failure.ts';
+export { createProgram, type ProgramContext } from './program.ts';

@@ -1,0 +1,152 @@
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { type Cluster, openCluster } from './cluster.ts';
+import { showLogs } from './logs.ts';
+import { readOutputs } from './outputs.ts';
+import { downSteps, runSteps, statusSteps, upSteps } from './platform.ts';
+import { askTurn, endSession, listSessions, type SessionContext, showSession, startSession } from './session.ts';
+import { showStatus } from './status.ts';
+import { kubeconfigOf, resolveTarget, type TargetOptions } from './target.ts';
+
+/** What the program needs of the process that it runs in. */
+export interface ProgramContext {
+  readonly root: string;
+  readonly version: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly signal: AbortSignal;
+  readonly write: (text: string) => void;
+}
+
+interface GlobalOptions extends TargetOptions {
+  readonly json?: boolean;
+}
+
+/** Checks a whole number of at least 1 on the command line. */
+export function positive(text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value > 0) return value;
+  throw new InvalidArgumentError('give a whole number of at least 1');
+}
+
+/** The whole `soma` command. */
+export function createProgram(context: ProgramContext): Command {
+  const program = new Command('soma')
+    .description('Bring the platform up and run agent sessions on it')
+    .version(context.version)
+    .option('--json', 'print results as JSON, one value per line')
+    .addOption(new Option('--stack <name>', 'stack to work on').default('dev').env('STACK'))
+    .option('--kubeconfig <file>', 'cluster to use instead of the local one')
+    .option('--context <name>', 'context of the kubeconfig')
+    .option('--region <name>', 'region to talk to (default: the first of the stack)')
+    .showHelpAfterError('run soma --help, or soma <command> --help')
+    .exitOverride();
+  const surroundings = () => new Surroundings(program, context);
+  addPlatformCommands(program, context, surroundings);
+  addSessionCommands(program, surroundings);
+  // exitOverride is inherited by commands made with .command(), in the order of their creation.
+  return program;
+}
+
+/** Options of the line and what follows from them, read when an action runs. */
+class Surroundings {
+  readonly options: GlobalOptions;
+  readonly #context: ProgramContext;
+
+  constructor(program: Command, context: ProgramContext) {
+    this.options = program.opts<GlobalOptions>();
+    this.#context = context;
+  }
+
+  cluster(): Cluster {
+    const { root, env } = this.#context;
+    return openCluster(kubeconfigOf(this.options, root, env), this.options.context);
+  }
+
+  /** @param target options of the command itself */
+  session(target: Partial<TargetOptions>): SessionContext {
+    const { root, env, signal, write } = this.#context;
+    const options = { ...this.options, ...target };
+    return {
+      target: () => resolveTarget(options, { root, env, cluster: () => this.cluster() }),
+      signal,
+      write,
+      json: this.options.json === true,
+      command: 'npx soma',
+    };
+  }
+}
+
+type Make = () => Surroundings;
+
+function addPlatformCommands(program: Command, context: ProgramContext, make: Make): void {
+  const { root, signal, write } = context;
+  program
+    .command('up')
+    .description('bring the platform up and answer one session; safe to repeat and to interrupt')
+    .option('--question <text>', 'question of the first session', 'What is SomaGent?')
+    .option('--no-session', 'do not ask a question at the end')
+    .action(async (options: { question: string; session: boolean }) => {
+      const { options: global } = make();
+      await runSteps(root, upSteps(global), signal);
+      if (!options.session || (readOutputs(root, global.stack)?.clients.length ?? 0) === 0) return;
+      await startSession(make().session({}), { question: options.question, report: true });
+    });
+  program
+    .command('down')
+    .description('take everything away that up brought; caches stay')
+    .action(() => runSteps(root, downSteps(make().options), signal));
+  program
+    .command('status')
+    .description('what runs, and why something does not')
+    .action(async () => {
+      const surroundings = make();
+      if (!surroundings.options.json) await runSteps(root, statusSteps(surroundings.options), signal);
+      await showStatus(surroundings.cluster(), surroundings.options.json === true, write);
+    });
+  program
+    .command('logs')
+    .description('print the log of a service or a pod')
+    .argument('<name>', 'service (gateway, orchestrator, temporal, keycloak, postgres, slm) or pod')
+    .option('-n, --namespace <name>', 'only pods of this namespace')
+    .option('-f, --follow', 'go on as lines appear', false)
+    .option('--tail <lines>', 'lines from the end of each', positive, 100)
+    .action((name: string, options: { namespace?: string; follow: boolean; tail: number }) =>
+      showLogs(make().cluster(), name, options, process.stdout, signal),
+    );
+}
+
+function withTarget(command: Command): Command {
+  return command
+    .option('--client <id>', 'client to sign in as (SOMA_CLIENT_ID; default: the first of the stack)')
+    .option('--client-secret-file <file>', "file with the client's secret (or SOMA_CLIENT_SECRET; default: its Secret)")
+    .option('--gateway <url>', 'gateway (SOMA_GATEWAY_URL; default: of the stack)')
+    .option('--issuer <url>', 'issuer of tokens (SOMA_ISSUER_URL; default: of the stack)')
+    .option('--ca-file <file>', "authority to trust (SOMA_CA_FILE; default: the region's)");
+}
+
+function addSessionCommands(program: Command, make: Make): void {
+  const session = program.command('session').description('start sessions and talk to them');
+  const add = (name: string, description: string) => withTarget(session.command(name).description(description));
+  add('start', 'start a session, with its first question')
+    .option('-q, --question <text>', 'first question')
+    .option('--persona <name>', 'persona that answers')
+    .option('--idempotency-key <key>', 'the same key starts the same session once only')
+    .option('--stream', 'print the answer while it is generated')
+    .option('--report', 'print question, answer, workflow and latencies')
+    .action((options) => startSession(make().session(options), options));
+  add('list', "list your tenant's sessions, newest first")
+    .option('--limit <count>', 'sessions on a page', positive, 20)
+    .option('--cursor <cursor>', 'go on from here')
+    .action((options) => listSessions(make().session(options), { ...options, limit: String(options.limit) }));
+  add('show', 'show a session and its turns')
+    .argument('<id>')
+    .action((id, options) => showSession(make().session(options), id));
+  add('turn', 'ask one more question')
+    .argument('<id>')
+    .argument('<question>')
+    .option('--stream', 'print the answer while it is generated')
+    .action((id, question, options) => askTurn(make().session(options), id, question, options.stream === true));
+  add('cancel', 'cancel the turn that runs')
+    .argument('<id>')
+    .option('--close', 'close the session for good')
+    .action((id, options) => endSession(make().session(options), id, options.close === true));
+}
