@@ -81,6 +81,12 @@ export class PodNetwork extends Construct {
     addOnce(this.#ingress, { from: [this.#peer()] });
   }
 
+  /** Opens ports to every pod of a namespace: for operators, whose pods are not ours. */
+  allowFromNamespace(namespace: string, ports: readonly PortRange[]): void {
+    const namespaceSelector = { matchLabels: { 'kubernetes.io/metadata.name': dnsLabel('namespace', namespace) } };
+    addOnce(this.#ingress, { from: [{ namespaceSelector }], ports: ports.map(policyPort) });
+  }
+
   /** Opens a port to every address, inside and outside of the cluster: for published ports only. */
   allowFromAnywhere(target: number): void {
     addOnce(this.#ingress, { ports: [policyPort(target)] });

@@ -1,4 +1,5 @@
 import { ApiObject } from 'cdk8s';
+import { k8s } from 'cdk8s-plus-33';
 import { Construct } from 'constructs';
 import { instanceName, objectLabels, selectorLabels } from '../core/labels.ts';
 import { type Environment, type Probes, podTemplate, type SecretMount } from '../core/pod.ts';
@@ -12,6 +13,9 @@ import { DeploymentWorkload, ServiceAddress } from '../core/workload.ts';
 const renderers = ['pods', 'kuberay'] as const;
 /** Port on which nodes join: Ray's global control service. */
 const GCS = 6379;
+/** Port of a worker's node manager. */
+const NODE_MANAGER = 8076;
+const DASHBOARD = 8265;
 const TOKEN = '/secrets/ray-token';
 
 /** `kuberay`: a RayService for the operator. `pods`: the same nodes as plain Deployments, where there is no operator. */
@@ -25,8 +29,9 @@ export interface RayApplication {
   readonly importPath: string;
   /** Command of the head where no operator starts Ray: starts the node, deploys the application, serves until SIGTERM. */
   readonly headCommand: readonly string[];
-  /** Port of Serve's proxy. */
+  /** Port of Serve's proxy, and the files of its certificate. */
   readonly port: number;
+  readonly tls: { readonly certificateFile: string; readonly keyFile: string };
   readonly probes: Probes;
 }
 
@@ -51,6 +56,8 @@ export interface RayClusterProps {
   readonly headResources?: Resources;
   /** Of each worker. @default 150m and 768Mi promised, 1280Mi at most */
   readonly workerResources?: Resources;
+  /** Namespace of the KubeRay operator, which is admitted to the dashboard. @default 'kuberay-system' */
+  readonly operatorNamespace?: string;
 }
 
 const HEAD: Resources = { cpu: '250m', memory: '1Gi', memoryLimit: '1536Mi' };
@@ -85,22 +92,29 @@ export class RayCluster extends Construct {
   }
 
   #node() {
-    const { env, secrets = [], plan } = this.#props;
-    const token = plan.token(`${this.#instance}-ray-token`, placeOf(this).namespace);
     return {
       image: this.#props.image,
       env: {
-        RAY_AUTH_MODE: 'token',
-        RAY_AUTH_TOKEN_PATH: `${TOKEN}/token`,
         RAY_USAGE_STATS_ENABLED: '0',
         HOME: '/tmp',
         OMP_NUM_THREADS: '1',
         POD_IP: { field: 'status.podIP' },
-        ...env,
+        ...this.#props.env,
       },
-      secrets: [{ path: TOKEN, secret: token }, ...secrets],
+      secrets: this.#props.secrets ?? [],
       scratch: SCRATCH,
       terminationGraceSeconds: 40,
+    };
+  }
+
+  /** A node that joins with a token of ours; the operator brings its own. */
+  #tokenNode() {
+    const node = this.#node();
+    const token = this.#props.plan.token(`${this.#instance}-ray-token`, placeOf(this).namespace);
+    return {
+      ...node,
+      env: { ...node.env, RAY_AUTH_MODE: 'token', RAY_AUTH_TOKEN_PATH: `${TOKEN}/token` },
+      secrets: [{ path: TOKEN, secret: token }, ...node.secrets],
     };
   }
 
@@ -115,7 +129,7 @@ export class RayCluster extends Construct {
     });
     const head = new DeploymentWorkload(this, 'head', {
       ...this.#identity('head'),
-      ...this.#node(),
+      ...this.#tokenNode(),
       command: application.headCommand,
       network: this.network,
       ports: { serve: application.port, gcs: GCS },
@@ -130,23 +144,24 @@ export class RayCluster extends Construct {
   #renderWorkers(headHost: string): DeploymentWorkload {
     return new DeploymentWorkload(this, 'worker', {
       ...this.#identity('worker'),
-      ...this.#node(),
+      ...this.#tokenNode(),
       command: [
         ...['ray', 'start', `--address=${headHost}:${GCS}`, '--node-ip-address=$(POD_IP)', '--num-cpus=1'],
-        ...[`--object-store-memory=${80 * 2 ** 20}`, '--ray-client-server-port=0', '--min-worker-port=0'],
-        ...['--node-manager-port=8076', '--block'],
+        ...[`--object-store-memory=${80 * 2 ** 20}`],
+        ...[`--node-manager-port=${NODE_MANAGER}`, '--block'],
       ],
       network: this.network,
-      ports: { node: 8076 },
+      ports: { node: NODE_MANAGER },
       replicas: this.#workers,
       resources: this.#props.workerResources ?? WORKER,
-      probes: { readiness: { scheme: 'tcp', port: 8076 } },
+      probes: { readiness: { scheme: 'tcp', port: NODE_MANAGER } },
     });
   }
 
   /** Source: https://docs.ray.io/en/latest/cluster/kubernetes/getting-started/rayservice-quick-start.html */
   #renderOperator(): void {
     const { application, rayVersion = '2.60.0', headResources = HEAD, workerResources = WORKER } = this.#props;
+    this.network.allowFromNamespace(this.#props.operatorNamespace ?? 'kuberay-system', [DASHBOARD, application.port]);
     new ApiObject(this, 'service', {
       apiVersion: 'ray.io/v1',
       kind: 'RayService',
@@ -155,6 +170,7 @@ export class RayCluster extends Construct {
         serveConfigV2: JSON.stringify(serveConfig(application)),
         rayClusterConfig: {
           rayVersion,
+          // The operator generates the token, keeps it in a Secret and gives it to every node.
           authOptions: { mode: 'token' },
           headGroupSpec: {
             rayStartParams: { 'dashboard-host': '0.0.0.0', 'num-cpus': '1', ...storeSize(headResources) },
@@ -172,26 +188,30 @@ export class RayCluster extends Construct {
       replicas: this.#workers,
       minReplicas: this.#workers,
       maxReplicas: this.#workers,
-      rayStartParams: { 'num-cpus': '1', ...storeSize(resources) },
+      rayStartParams: { 'num-cpus': '1', 'node-manager-port': String(NODE_MANAGER), ...storeSize(resources) },
       template: this.#operatorPod('worker', resources),
     };
   }
 
   #operatorPod(component: 'head' | 'worker', resources: Resources) {
-    return podTemplate({
+    const head = { serve: this.#props.application.port, gcs: GCS, dashboard: DASHBOARD };
+    const template = podTemplate({
       ...this.#node(),
       name: component,
       labels: { ...objectLabels(this, this.#identity(component)), ...this.network.podLabels },
       resources,
-      ports: component === 'head' ? { serve: this.#props.application.port, gcs: GCS, dashboard: 8265 } : {},
+      ports: component === 'head' ? head : { node: NODE_MANAGER },
+      // The operator deploys the application once the node is ready: readiness can't ask for the application.
+      probes: { readiness: { scheme: 'tcp', port: component === 'head' ? GCS : NODE_MANAGER } },
     });
+    return k8s.toJson_PodTemplateSpec(template);
   }
 }
 
-function serveConfig({ name, importPath, port }: RayApplication) {
+function serveConfig({ name, importPath, port, tls }: RayApplication) {
   return {
     proxy_location: 'HeadOnly',
-    http_options: { host: '0.0.0.0', port },
+    http_options: { host: '0.0.0.0', port, ssl_certfile: tls.certificateFile, ssl_keyfile: tls.keyFile },
     applications: [{ name, import_path: importPath, route_prefix: '/' }],
   };
 }

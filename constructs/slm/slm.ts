@@ -125,6 +125,7 @@ export class Slm extends Construct implements Connectable, Endpoint {
         importPath: 'somagent_slm.app:app',
         headCommand: ['python3', '-m', 'somagent_slm.head'],
         port: HTTPS,
+        tls: { certificateFile: '/secrets/slm-tls/tls.crt', keyFile: '/secrets/slm-tls/tls.key' },
         probes: {
           readiness: { ...health, periodSeconds: 5 },
           // A generation under load may be slow: only half a minute without any answer is a dead server.

@@ -1,0 +1,153 @@
+import { App, type Chart } from 'cdk8s';
+import {
+  Bootstrap,
+  Gateway,
+  Keycloak,
+  Orchestrator,
+  type Plane,
+  Postgres,
+  RegionChart,
+  RegionNamespaces,
+  SecretPlan,
+  Slm,
+  Temporal,
+} from './index.ts';
+
+/** A synthesized object, loosely typed: tests compare its fields with literals. */
+// biome-ignore lint/suspicious/noExplicitAny: manifests are JSON of every shape
+export type Manifest = any;
+
+/** A region to put constructs of a test into. */
+export class TestRegion {
+  readonly app = new App();
+  readonly plan: SecretPlan;
+  readonly #charts = new Map<Plane, RegionChart>();
+  readonly #name: string;
+
+  constructor(name = 'north') {
+    this.#name = name;
+    this.plan = new SecretPlan(name);
+  }
+
+  /** The chart of a plane. */
+  chart(plane: Plane): RegionChart {
+    const chart = this.#charts.get(plane) ?? new RegionChart(this.app, plane, { region: this.#name, plane });
+    this.#charts.set(plane, chart);
+    return chart;
+  }
+
+  /** Every object of every plane. */
+  manifests(): Manifest[] {
+    return [...this.#charts.values()].flatMap((chart) => manifestsOf(chart));
+  }
+
+  /** The one object of a kind and name; content-named objects are found by the name before the hash. */
+  find(kind: string, name: string): Manifest {
+    return findManifest(this.manifests(), kind, name);
+  }
+}
+
+/** The objects of a chart, as plain JSON. */
+export function manifestsOf(chart: Chart): Manifest[] {
+  return JSON.parse(JSON.stringify(chart.toJson()));
+}
+
+/** The one object of a kind and name. */
+export function findManifest(manifests: readonly Manifest[], kind: string, name: string): Manifest {
+  const hashed = new RegExp(`^${name}(-[0-9a-f]{10})?$`);
+  const found = manifests.filter((object) => object.kind === kind && hashed.test(object.metadata.name));
+  if (found.length === 1) return found[0];
+  const names = manifests.filter((object) => object.kind === kind).map((object) => object.metadata.name);
+  throw new Error(`${found.length} objects ${kind} ${name}; there are: ${names.join(', ')}`);
+}
+
+/** The environment of the first container, by name. */
+export function environmentOf(workload: Manifest): Record<string, unknown> {
+  const { env } = workload.spec.template.spec.containers[0];
+  return Object.fromEntries(env.map((item: Manifest) => [item.name, item.value ?? item.valueFrom]));
+}
+
+/** Mount path → name of the Secret or ConfigMap behind it. */
+export function mountsOf(workload: Manifest): Record<string, string> {
+  const pod = workload.spec.template.spec;
+  const source = (name: string) => {
+    const volume = pod.volumes.find((candidate: Manifest) => candidate.name === name);
+    return volume?.secret?.secretName ?? volume?.configMap?.name ?? (volume?.emptyDir ? 'scratch' : 'claim');
+  };
+  return Object.fromEntries(pod.containers[0].volumeMounts.map((m: Manifest) => [m.mountPath, source(m.name)]));
+}
+
+/** Image references of a test: names of the catalogue with a fixed tag. */
+export function image(name: string): string {
+  return `registry.test/somagent/${name}:0123456789`;
+}
+
+/** A Postgres with the platform's databases. */
+export function postgresOf(region: TestRegion, id = 'postgres'): Postgres {
+  return new Postgres(region.chart('data'), id, {
+    image: image('postgres'),
+    bootstrapImage: image('bootstrap'),
+    plan: region.plan,
+    databases: [
+      { name: 'temporal', owner: 'temporal' },
+      { name: 'temporal_visibility', owner: 'temporal' },
+      { name: 'keycloak', owner: 'keycloak' },
+      { name: 'sessions', owner: 'sessions' },
+    ],
+  });
+}
+
+/** A Temporal on that Postgres. */
+export function temporalOf(region: TestRegion, postgres: Postgres, id = 'temporal'): Temporal {
+  return new Temporal(region.chart('runtime'), id, {
+    image: image('temporal'),
+    bootstrapImage: image('bootstrap'),
+    plan: region.plan,
+    database: postgres.database('temporal'),
+    visibility: postgres.database('temporal_visibility'),
+  });
+}
+
+/** A Keycloak with one realm of two clients on that Postgres. */
+export function keycloakOf(region: TestRegion, postgres: Postgres, id = 'keycloak'): Keycloak {
+  return new Keycloak(region.chart('identity'), id, {
+    image: image('keycloak'),
+    bootstrapImage: image('bootstrap'),
+    plan: region.plan,
+    database: postgres.database('keycloak'),
+    hostname: 'https://login.example.com',
+    realm: { name: 'somagent', clients: [{ clientId: 'acme-agent' }, { clientId: 'globex-agent' }] },
+  });
+}
+
+/** A model server. */
+export function slmOf(region: TestRegion, id = 'slm'): Slm {
+  return new Slm(region.chart('runtime'), id, { image: image('ray-slm'), plan: region.plan });
+}
+
+/** Every product of a region, `suffix` appended to each name; and its namespaces. */
+export function wholeRegion(region: TestRegion, suffix = ''): void {
+  const postgres = postgresOf(region, `postgres${suffix}`);
+  const temporal = temporalOf(region, postgres, `temporal${suffix}`);
+  const keycloak = keycloakOf(region, postgres, `keycloak${suffix}`);
+  const slm = slmOf(region, `slm${suffix}`);
+  const common = { temporal, database: postgres.database('sessions') };
+  const services = region.chart('services');
+  new Orchestrator(services, `orchestrator${suffix}`, { image: image('orchestrator'), ...common, slm });
+  new Gateway(services, `gateway${suffix}`, {
+    image: image('gateway'),
+    plan: region.plan,
+    ...common,
+    identity: keycloak,
+  });
+}
+
+/** The bootstrap of a region; constructed last. */
+export function bootstrapOf(region: TestRegion, id = 'bootstrap'): Bootstrap {
+  return new Bootstrap(region.chart('system'), id, { image: image('bootstrap'), plan: region.plan });
+}
+
+/** The namespaces of a region. */
+export function namespacesOf(region: TestRegion, name = 'north'): RegionNamespaces {
+  return new RegionNamespaces(region.app, 'namespaces', { region: name });
+}
