@@ -1,0 +1,87 @@
+import { createServer, type Server } from 'node:http';
+import { messageOf } from './log.ts';
+
+/** Resolves when a dependency answers; rejects with the reason when it does not. */
+export type Check = () => Promise<void>;
+
+/** Options of {@link startHealthServer}. */
+export interface HealthOptions {
+  /** Port on every interface: the kubelet asks from outside of the pod. */
+  readonly port: number;
+  /** What has to answer before traffic may come, by name. */
+  readonly checks: Readonly<Record<string, Check>>;
+  /** Time that a single check may take, milliseconds. @default 2000 */
+  readonly timeout?: number;
+}
+
+/** The verdict of `/readyz`. */
+export interface Readiness {
+  readonly ready: boolean;
+  /** `ok`, or why not, by name of the check. */
+  readonly checks: Readonly<Record<string, string>>;
+}
+
+/** Serves `GET /healthz` (the process lives) and `GET /readyz` (its dependencies answer). */
+export class HealthServer {
+  #draining = false;
+  readonly #server: Server;
+  readonly #options: HealthOptions;
+
+  constructor(options: HealthOptions) {
+    this.#options = options;
+    this.#server = createServer((request, response) => {
+      const answer = (status: number, body: unknown) =>
+        response.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`);
+      if (request.url === '/healthz') return answer(200, { alive: true });
+      if (request.url !== '/readyz') return answer(404, { error: 'only /healthz and /readyz are here' });
+      return this.readiness().then((verdict) => answer(verdict.ready ? 200 : 503, verdict));
+    });
+  }
+
+  /** Asks every check at once. */
+  async readiness(): Promise<Readiness> {
+    if (this.#draining) return { ready: false, checks: { process: 'is shutting down' } };
+    const timeout = this.#options.timeout ?? 2000;
+    const entries = await Promise.all(
+      Object.entries(this.#options.checks).map(async ([name, check]) => [name, await verdict(check, timeout)] as const),
+    );
+    return { ready: entries.every(([, state]) => state === 'ok'), checks: Object.fromEntries(entries) };
+  }
+
+  /** From now on not ready, so that no new traffic is sent here. */
+  drain(): void {
+    this.#draining = true;
+  }
+
+  listen(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen(this.#options.port, resolve);
+    });
+  }
+
+  close(): Promise<void> {
+    this.#server.closeAllConnections();
+    return new Promise((resolve) => this.#server.close(() => resolve()));
+  }
+}
+
+async function verdict(check: Check, timeout: number): Promise<string> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(new Error(`no answer within ${timeout} ms`)), timeout);
+  try {
+    await Promise.race([check(), late]);
+    return 'ok';
+  } catch (error) {
+    return messageOf(error);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Starts a {@link HealthServer}. */
+export async function startHealthServer(options: HealthOptions): Promise<HealthServer> {
+  const server = new HealthServer(options);
+  await server.listen();
+  return server;
+}

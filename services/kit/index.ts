@@ -1,0 +1,7 @@
+export { ConfigError, count, type Environment, httpsUrl, port, readConfig, text } from './config.ts';
+export { type Check, type HealthOptions, HealthServer, type Readiness, startHealthServer } from './health.ts';
+export { createLogger, type Logger, type LoggerOptions, messageOf } from './log.ts';
+export { connectionSettings, createPool, type PostgresConfig, postgresVariables } from './postgres.ts';
+export { onShutdown, runSteps, type ShutdownStep } from './shutdown.ts';
+export { type TemporalConfig, temporalConnectionOptions, temporalVariables } from './temporal.ts';
+export { fetchTrusting, onFileChange, readTlsFiles, type TlsFiles } from './tls.ts';

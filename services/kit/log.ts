@@ -1,0 +1,32 @@
+import { type DestinationStream, type Logger, pino } from 'pino';
+
+export type { Logger };
+
+/** Names of fields whose value never reaches a log, at any of the two depths where they occur. */
+const secretFields = ['authorization', 'cookie', 'password', 'token', 'apiKey', 'access_token', 'client_secret'];
+const redacted = secretFields.flatMap((field) => [field, `*.${field}`, `*.*.${field}`, `*.headers.${field}`]);
+
+/** Options of {@link createLogger}. */
+export interface LoggerOptions {
+  /** Name of the service, in every line. */
+  readonly service: string;
+  /** @default LOG_LEVEL of the environment, or 'info' */
+  readonly level?: string;
+  /** Where lines go. @default standard output */
+  readonly destination?: DestinationStream;
+}
+
+/** A logger of JSON lines with ISO time; fields that carry credentials are replaced by `[redacted]`. */
+export function createLogger(options: LoggerOptions): Logger {
+  const settings = {
+    level: options.level ?? process.env.LOG_LEVEL ?? 'info',
+    base: { service: options.service },
+    timestamp: () => `,"time":"${new Date().toISOString()}"`,
+    formatters: { level: (label: string) => ({ level: label }) },
+    redact: { paths: redacted, censor: '[redacted]' },
+  };
+  return options.destination ? pino(settings, options.destination) : pino(settings);
+}
+
+/** The message of whatever was thrown. */
+export const messageOf = (thrown: unknown): string => (thrown instanceof Error ? thrown.message : String(thrown));

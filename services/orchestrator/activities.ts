@@ -1,0 +1,112 @@
+import { messageOf } from '@somagent/kit';
+import { ApplicationFailure, Context } from '@temporalio/activity';
+import type { GenerateInput, Generation, SessionActivities, Usage } from './contract.ts';
+import { isPermanent, type Model } from './model.ts';
+import { type SessionStore, Superseded } from './session-store.ts';
+import { TokenBatch } from './token-batch.ts';
+
+/** What the activities work with. */
+export interface ActivityDependencies {
+  readonly store: SessionStore;
+  readonly model: Model;
+  /** Answered turns that the model is shown. */
+  readonly historyTurns: number;
+}
+
+/** How often a generation tells Temporal that it lives, and learns that it is cancelled, milliseconds. */
+const heartbeatInterval = 250;
+
+/** The activities of {@link SessionActivities}. */
+export function createActivities(dependencies: ActivityDependencies): SessionActivities {
+  const { store } = dependencies;
+  return {
+    openSession: (input) => store.open(input),
+    generate: (input) => generate(dependencies, input),
+    finishTurn: (input) => store.finishTurn(input),
+    closeSession: ({ reason, ...key }) => store.close(key, reason),
+  };
+}
+
+async function generate(dependencies: ActivityDependencies, input: GenerateInput): Promise<Generation> {
+  const context = Context.current();
+  const { turnId } = input.turn;
+  const { attempt } = context.info;
+  const startedAt = Date.now();
+  const turn = await dependencies.store.beginTurn(input, input.turn, attempt);
+  if (turn.status !== 'running') return ended(startedAt);
+
+  const batch = new TokenBatch((text) => dependencies.store.appendText(input, turnId, attempt, text));
+  const alive = setInterval(() => context.heartbeat(), heartbeatInterval);
+  try {
+    const generation = await streamAnswer(dependencies, input, batch, startedAt);
+    await batch.end();
+    return generation;
+  } catch (error) {
+    await batch.abandon();
+    throw failureOf(error);
+  } finally {
+    clearInterval(alive);
+  }
+}
+
+/** The turn ended in an earlier life of this activity; storing its end again changes nothing. */
+const ended = (startedAt: number): Generation => ({
+  outcome: 'completed',
+  answer: '',
+  usage: null,
+  startedAt,
+  firstToken: null,
+  model: 0,
+});
+
+async function streamAnswer(
+  { store, model, historyTurns }: ActivityDependencies,
+  input: GenerateInput,
+  batch: TokenBatch,
+  startedAt: number,
+): Promise<Generation> {
+  const { cancellationSignal } = Context.current();
+  const history = await store.answered(input, historyTurns);
+  const asked = performance.now();
+  const since = () => Math.round((performance.now() - asked) * 10) / 10;
+  let answer = '';
+  let usage: Usage | null = null;
+  let firstToken: number | null = null;
+  const result = (outcome: Generation['outcome']): Generation => ({
+    outcome,
+    answer,
+    usage,
+    startedAt,
+    firstToken,
+    model: since(),
+  });
+  try {
+    const request = { persona: input.persona, history, prompt: input.turn.prompt };
+    for await (const chunk of model.stream(request, cancellationSignal)) {
+      usage = chunk.usage ?? usage;
+      if (chunk.text === '') continue;
+      firstToken ??= since();
+      answer += chunk.text;
+      batch.add(chunk.text);
+    }
+  } catch (error) {
+    if (!cancellationSignal.aborted) throw error;
+  }
+  // The client of the model ends the stream without an error when it is aborted.
+  if (cancellationSignal.aborted) return interrupted(() => result('cancelled'));
+  return result('completed');
+}
+
+/** A cancelled turn keeps what it has; one that loses its worker runs again on another. */
+function interrupted(cancelled: () => Generation): Generation {
+  if (Context.current().cancellationDetails?.cancelRequested) return cancelled();
+  throw ApplicationFailure.retryable('the worker is shutting down', 'WorkerShutdown');
+}
+
+function failureOf(error: unknown): unknown {
+  if (error instanceof ApplicationFailure) return error;
+  if (error instanceof Superseded) return ApplicationFailure.nonRetryable(error.message, 'Superseded');
+  if (isPermanent(error))
+    return ApplicationFailure.nonRetryable(`the model refused: ${messageOf(error)}`, 'ModelRefused');
+  return error;
+}

@@ -1,0 +1,16 @@
+/**
+ * Writes the workflow bundle: `node services/orchestrator/bundle.ts <file>`. Images carry it beside main.js as
+ * workflow-bundle.js, so that a worker starts without webpack.
+ */
+import { writeFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { bundleWorkflowCode } from '@temporalio/worker';
+
+const [target] = process.argv.slice(2);
+if (target === undefined) {
+  console.error('Usage: node services/orchestrator/bundle.ts <file to write, e.g. workflow-bundle.js>');
+  process.exit(2);
+}
+const workflowsPath = fileURLToPath(new URL('./workflows.ts', import.meta.url));
+const { code } = await bundleWorkflowCode({ workflowsPath });
+await writeFile(target, code);

@@ -1,0 +1,24 @@
+import { count, httpsUrl, port, postgresVariables, temporalVariables, text } from '@somagent/kit';
+import { z } from 'zod';
+
+const health = { HEALTH_PORT: port('the port of /healthz and /readyz').default(8081) };
+
+/** The variables of `migrate`. */
+export const migrateSchema = z.object(postgresVariables);
+
+/** The variables of `worker`. */
+export const workerSchema = z.object({
+  ...temporalVariables,
+  ...postgresVariables,
+  ...health,
+  SLM_URL: httpsUrl('the https address of the model endpoint, ending in /v1'),
+  SLM_MODEL: text('the name of the model, e.g. soma-tiny'),
+  SLM_API_KEY_FILE: text('the file with the API key of the model endpoint'),
+  SLM_CA_FILE: text('the PEM file of the authority that signed the certificate of the model endpoint'),
+  SLM_MAX_TOKENS: count('the most tokens of one answer').default(256),
+  HISTORY_TURNS: count('how many earlier turns the model is shown').default(6),
+  MAX_GENERATIONS: count('how many generations one worker runs at once').default(32),
+});
+
+/** Configuration of `worker`. */
+export type WorkerConfig = z.output<typeof workerSchema>;

@@ -1,0 +1,192 @@
+/**
+ * What the gateway and the orchestrator agree on. Imported by workflow code too, so nothing here may touch the clock,
+ * the network or a package.
+ */
+
+/** Type name of the session workflow. */
+export const sessionWorkflow = 'session.start';
+
+/** Workflow id of a session: the tenant is part of it, so no id of one tenant can name a session of another. */
+export const workflowIdOf = (tenant: string, sessionId: string): string => `session/${tenant}/${sessionId}`;
+
+/** Names of the messages that a session workflow takes. */
+export const messages = {
+  open: 'open',
+  turn: 'turn',
+  cancelTurn: 'cancelTurn',
+  close: 'close',
+  state: 'state',
+} as const;
+
+/** Postgres channel on which every appended event is announced; the payload is an {@link EventNotice}. */
+export const eventChannel = 'session_event';
+
+/** Longest prompt, characters. */
+export const promptLimit = 16_000;
+
+/** Turns that may wait behind the running one before new ones are refused. */
+export const queueLimit = 8;
+
+export type SessionStatus = 'open' | 'closed';
+/** Why a session ended: by its client, or because nothing happened for the idle timeout. */
+export type CloseReason = 'client' | 'idle';
+export type TurnStatus = 'running' | 'completed' | 'cancelled' | 'failed';
+
+/** Argument of the session workflow. */
+export interface SessionInput {
+  readonly tenant: string;
+  readonly sessionId: string;
+  /** `sub` of the token that created the session. */
+  readonly subject: string;
+  /** How the model is asked to behave: the system message. */
+  readonly persona?: string;
+  /** Time without a turn after which the session closes itself, milliseconds. */
+  readonly idleTimeout: number;
+  /** Events of workflow history after which the session continues as a new run. @default 2000 */
+  readonly historyLimit?: number;
+  /** State that a continued run takes over; absent in the first. */
+  readonly carried?: CarriedState;
+}
+
+/** What survives continue-as-new. */
+export interface CarriedState {
+  readonly turns: number;
+  /** Workflow time of the last turn, milliseconds since the epoch. */
+  readonly lastActivity: number;
+}
+
+/** Argument of the update `turn`. Its id is the update id, so a repeated request is the same turn. */
+export interface TurnInput {
+  readonly turnId: string;
+  readonly prompt: string;
+  /** When the gateway received the request, milliseconds since the epoch: start of all timings. */
+  readonly receivedAt: number;
+}
+
+/** Tokens as the model counted them. */
+export interface Usage {
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+}
+
+/** Where the time of a turn went, milliseconds. */
+export interface Timings {
+  /** From the gateway's receipt until the generation began. */
+  readonly queue: number;
+  /** From the request to the model until its first token; null when there was none. */
+  readonly firstToken: number | null;
+  /** From the request to the model until its last token. */
+  readonly model: number;
+  /** From the gateway's receipt until the answer was stored, minus `model`: what the platform adds. */
+  readonly platform: number;
+  /** From the gateway's receipt until the answer was stored. */
+  readonly total: number;
+}
+
+/** A turn as clients see it. */
+export interface Turn {
+  readonly id: string;
+  /** 1 for the first of the session. */
+  readonly number: number;
+  readonly prompt: string;
+  /** The whole answer; what had arrived so far when cancelled. */
+  readonly answer: string;
+  readonly status: TurnStatus;
+  /** Why the turn failed. */
+  readonly error: string | null;
+  readonly usage: Usage | null;
+  readonly timings: Timings | null;
+}
+
+/** Answer of the query `state`. */
+export interface SessionState {
+  readonly status: SessionStatus;
+  readonly turns: number;
+  /** Id of the turn that runs now. */
+  readonly running: string | null;
+  /** Turns that wait. */
+  readonly queued: number;
+}
+
+/** Argument of the update `cancelTurn`; without an id, the running turn is meant. */
+export interface CancelInput {
+  readonly turnId?: string;
+}
+
+/** Answer of the update `cancelTurn`: which turn it hit, null when there was nothing to cancel. */
+export interface CancelResult {
+  readonly cancelled: string | null;
+}
+
+/** Types of `session_event`, in the order of a session's life. */
+export type EventType =
+  | 'session.opened'
+  | 'turn.started'
+  | 'turn.restarted'
+  | 'turn.token'
+  | 'turn.completed'
+  | 'turn.cancelled'
+  | 'turn.failed'
+  | 'session.closed';
+
+/** Types after which no event of a turn follows. */
+export const turnEnds: readonly EventType[] = ['turn.completed', 'turn.cancelled', 'turn.failed'];
+
+/** Payload of {@link eventChannel}: `<tenant>/<session id>/<last seq>`. */
+export interface EventNotice {
+  readonly tenant: string;
+  readonly sessionId: string;
+  readonly seq: number;
+}
+
+/** Reads the payload of a notification; undefined when it has another shape. */
+export function parseNotice(payload: string): EventNotice | undefined {
+  const match = /^([^/]+)\/([^/]+)\/(\d+)$/.exec(payload);
+  const [, tenant, sessionId, seq] = match ?? [];
+  if (tenant === undefined || sessionId === undefined || seq === undefined) return undefined;
+  return { tenant, sessionId, seq: Number(seq) };
+}
+
+/** Types of the failures that an update can be refused with. */
+export const refusals = { closed: 'SessionClosed', busy: 'TooManyTurns', invalid: 'InvalidTurn' } as const;
+
+/** What the generation activity takes. */
+export interface GenerateInput {
+  readonly tenant: string;
+  readonly sessionId: string;
+  readonly turn: TurnInput;
+  readonly persona?: string;
+}
+
+/** How a generation ended. */
+export interface Generation {
+  readonly outcome: 'completed' | 'cancelled';
+  readonly answer: string;
+  readonly usage: Usage | null;
+  /** When the generation began, milliseconds since the epoch. */
+  readonly startedAt: number;
+  readonly firstToken: number | null;
+  readonly model: number;
+}
+
+/** What the end of a turn is stored from. */
+export interface FinishInput {
+  readonly tenant: string;
+  readonly sessionId: string;
+  readonly turn: TurnInput;
+  readonly generation: Generation | null;
+  readonly status: Exclude<TurnStatus, 'running'>;
+  readonly error: string | null;
+}
+
+/** Activities of a session; see activities.ts. */
+export interface SessionActivities {
+  openSession(input: SessionInput): Promise<void>;
+  generate(input: GenerateInput): Promise<Generation>;
+  finishTurn(input: FinishInput): Promise<Turn>;
+  closeSession(input: {
+    readonly tenant: string;
+    readonly sessionId: string;
+    readonly reason: CloseReason;
+  }): Promise<void>;
+}

@@ -1,0 +1,34 @@
+import { ConfigError, createLogger, createPool, messageOf, readConfig } from '@somagent/kit';
+import { migrateSchema, workerSchema } from './config.ts';
+import { openDatabase } from './database.ts';
+import { migrate } from './migrations.ts';
+import { runWorker } from './worker.ts';
+
+const log = createLogger({ service: 'orchestrator' });
+
+async function runMigrations(): Promise<void> {
+  const db = openDatabase(createPool(readConfig(migrateSchema), log));
+  try {
+    const applied = await migrate(db);
+    log.info({ applied: applied.map(({ migrationName }) => migrationName) }, 'the schema is at its newest version');
+  } finally {
+    await db.destroy();
+  }
+}
+
+const commands: Readonly<Record<string, () => Promise<void>>> = {
+  worker: () => runWorker(readConfig(workerSchema), log, process.argv[1] ?? ''),
+  migrate: runMigrations,
+};
+
+async function main(name: string | undefined): Promise<void> {
+  const command = name === undefined ? undefined : commands[name];
+  if (command === undefined) throw new ConfigError([`command ${name ?? '(none)'} is unknown. Use worker or migrate.`]);
+  await command();
+}
+
+main(process.argv[2]).catch((error: unknown) => {
+  // The stack helps only where the cause is not the configuration.
+  log.fatal(error instanceof ConfigError ? {} : { err: error }, messageOf(error));
+  process.exit(1);
+});

@@ -1,0 +1,57 @@
+/**
+ * Gathers generated text and hands it on at most every `interval` milliseconds, one write at a time and in order.
+ * The first piece goes at once, so that the reader sees the first token without delay.
+ */
+export class TokenBatch {
+  readonly #write: (text: string) => Promise<void>;
+  readonly #interval: number;
+  #pending = '';
+  #lastFlush = Number.NEGATIVE_INFINITY;
+  #timer: NodeJS.Timeout | undefined;
+  #writing: Promise<void> = Promise.resolve();
+  #failure: unknown;
+
+  constructor(write: (text: string) => Promise<void>, interval = 25) {
+    this.#write = write;
+    this.#interval = interval;
+  }
+
+  /** @throws the error of an earlier write, so that a generation whose events cannot be stored stops. */
+  add(text: string): void {
+    if (this.#failure !== undefined) throw this.#failure;
+    this.#pending += text;
+    if (this.#timer !== undefined) return;
+    const wait = this.#lastFlush + this.#interval - performance.now();
+    this.#timer = setTimeout(() => this.#flush(), Math.max(0, wait));
+  }
+
+  /** Writes what is left and waits for all writes. @throws the first error of a write. */
+  async end(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#flush();
+    await this.#writing;
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** Writes nothing more. */
+  async abandon(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#pending = '';
+    await this.#writing;
+  }
+
+  #flush(): void {
+    this.#timer = undefined;
+    if (this.#pending === '') return;
+    this.#lastFlush = performance.now();
+    this.#writing = this.#writing.then(async () => {
+      // While a slow write ran, more may have come: it goes along.
+      const text = this.#pending;
+      this.#pending = '';
+      if (text === '' || this.#failure !== undefined) return;
+      await this.#write(text).catch((error: unknown) => {
+        this.#failure = error;
+      });
+    });
+  }
+}

@@ -1,0 +1,251 @@
+import {
+  ActivityCancellationType,
+  ApplicationFailure,
+  allHandlersFinished,
+  CancellationScope,
+  condition,
+  continueAsNew,
+  defineQuery,
+  defineUpdate,
+  isCancellation,
+  proxyActivities,
+  proxyLocalActivities,
+  rootCause,
+  setHandler,
+  workflowInfo,
+} from '@temporalio/workflow';
+import {
+  type CancelInput,
+  type CancelResult,
+  type CarriedState,
+  type CloseReason,
+  type Generation,
+  messages,
+  promptLimit,
+  queueLimit,
+  refusals,
+  type SessionActivities,
+  type SessionInput,
+  type SessionState,
+  type Turn,
+  type TurnInput,
+} from './contract.ts';
+
+const { generate } = proxyActivities<SessionActivities>({
+  startToCloseTimeout: '2 minutes',
+  scheduleToCloseTimeout: '5 minutes',
+  heartbeatTimeout: '5 seconds',
+  // The partial answer of a cancelled generation is worth the wait.
+  cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+  retry: { initialInterval: '200ms', backoffCoefficient: 2, maximumInterval: '5s', maximumAttempts: 5 },
+});
+
+/** Short writes run inside the workflow task: no round trip through the task queue. */
+const quick = proxyLocalActivities<SessionActivities>({
+  startToCloseTimeout: '3 seconds',
+  retry: { initialInterval: '100ms', maximumAttempts: 3 },
+});
+
+/** The same writes when the database stays away: for as long as a failover or a repair may take. */
+const patient = proxyActivities<SessionActivities>({
+  startToCloseTimeout: '15 seconds',
+  scheduleToCloseTimeout: '1 hour',
+  retry: { initialInterval: '500ms', backoffCoefficient: 2, maximumInterval: '10s' },
+});
+
+const openUpdate = defineUpdate<void, []>(messages.open);
+const turnUpdate = defineUpdate<Turn, [TurnInput]>(messages.turn);
+const cancelUpdate = defineUpdate<CancelResult, [CancelInput]>(messages.cancelTurn);
+const closeUpdate = defineUpdate<void, []>(messages.close);
+const stateQuery = defineQuery<SessionState>(messages.state);
+
+const defaultHistoryLimit = 2000;
+
+/** Runs a write locally, then, when that fails, as an activity of its own with hours of patience. */
+async function store<Result>(write: (activities: typeof quick) => Promise<Result>): Promise<Result> {
+  // A cancelled turn must still be stored.
+  return CancellationScope.nonCancellable(async () => {
+    try {
+      return await write(quick);
+    } catch {
+      return await write(patient);
+    }
+  });
+}
+
+/** One session: takes turns in order, one at a time, until it is closed or idle for too long. */
+class Session {
+  readonly #input: SessionInput;
+  readonly #historyLimit: number;
+  #turns: number;
+  #lastActivity: number;
+  #opened: boolean;
+  #closing: CloseReason | undefined;
+  #closed = false;
+  #waiting = 0;
+  #running: { readonly turnId: string; readonly scope: CancellationScope } | undefined;
+  readonly #cancelledWhileWaiting = new Set<string>();
+  readonly #waitingIds = new Set<string>();
+  #tail: Promise<unknown> = Promise.resolve();
+
+  constructor(input: SessionInput) {
+    this.#input = input;
+    this.#historyLimit = input.historyLimit ?? defaultHistoryLimit;
+    this.#turns = input.carried?.turns ?? 0;
+    this.#lastActivity = input.carried?.lastActivity ?? Date.now();
+    this.#opened = input.carried !== undefined;
+  }
+
+  /** Registers the handlers; synchronous, so that no message of the first task is missed. */
+  listen(): void {
+    setHandler(stateQuery, () => this.#state());
+    setHandler(openUpdate, () => condition(() => this.#opened));
+    setHandler(turnUpdate, (turn) => this.#enqueue(turn), { validator: (turn) => this.#validate(turn) });
+    setHandler(cancelUpdate, (input) => this.#cancel(input));
+    setHandler(closeUpdate, () => this.#close());
+  }
+
+  async run(): Promise<CloseReason> {
+    await this.#open();
+    const reason = await this.#live();
+    this.#closing = reason;
+    this.#running?.scope.cancel();
+    await condition(() => this.#waiting === 0);
+    const { tenant, sessionId } = this.#input;
+    await store((activities) => activities.closeSession({ tenant, sessionId, reason }));
+    this.#closed = true;
+    await condition(allHandlersFinished);
+    return reason;
+  }
+
+  async #open(): Promise<void> {
+    if (this.#opened) return;
+    await store((activities) => activities.openSession(this.#input));
+    this.#opened = true;
+  }
+
+  /** Waits for the end of the session; continues as a new run when the history grows long. */
+  async #live(): Promise<CloseReason> {
+    const { idleTimeout } = this.#input;
+    let wait = idleTimeout - (Date.now() - this.#lastActivity);
+    for (;;) {
+      const woken = wait > 0 && (await condition(() => this.#closing !== undefined || this.#historyIsLong(), wait));
+      if (this.#closing !== undefined) return this.#closing;
+      if (woken) {
+        // Every accepted update gets its answer from this run; ones not yet accepted go to the next by themselves.
+        await condition(() => allHandlersFinished() || this.#closing !== undefined);
+        if (this.#closing !== undefined) return this.#closing;
+        await continueAsNew<(input: SessionInput) => Promise<CloseReason>>({ ...this.#input, carried: this.#carry() });
+      }
+      const idle = Date.now() - this.#lastActivity;
+      if (this.#waiting === 0 && idle >= idleTimeout) return 'idle';
+      wait = this.#waiting > 0 ? idleTimeout : idleTimeout - idle;
+    }
+  }
+
+  #historyIsLong(): boolean {
+    const { continueAsNewSuggested, historyLength } = workflowInfo();
+    return continueAsNewSuggested || historyLength >= this.#historyLimit;
+  }
+
+  #carry(): CarriedState {
+    return { turns: this.#turns, lastActivity: this.#lastActivity };
+  }
+
+  #state(): SessionState {
+    return {
+      status: this.#closing === undefined ? 'open' : 'closed',
+      turns: this.#turns,
+      running: this.#running?.turnId ?? null,
+      queued: this.#waitingIds.size,
+    };
+  }
+
+  #validate(turn: TurnInput): void {
+    const refuse = (type: string, message: string) => ApplicationFailure.nonRetryable(message, type);
+    if (this.#closing !== undefined) throw refuse(refusals.closed, 'the session is closed: start a new one');
+    if (this.#waiting > queueLimit) {
+      throw refuse(refusals.busy, `${queueLimit} turns already wait in this session: send the next when one has ended`);
+    }
+    if (turn.prompt.length === 0 || turn.prompt.length > promptLimit) {
+      throw refuse(refusals.invalid, `prompt has ${turn.prompt.length} characters: allowed are 1 to ${promptLimit}`);
+    }
+  }
+
+  async #enqueue(turn: TurnInput): Promise<Turn> {
+    this.#waiting += 1;
+    this.#waitingIds.add(turn.turnId);
+    this.#lastActivity = Date.now();
+    const mine = this.#tail.then(() => this.#take(turn));
+    this.#tail = mine.catch(() => undefined);
+    try {
+      return await mine;
+    } finally {
+      this.#waiting -= 1;
+      this.#lastActivity = Date.now();
+    }
+  }
+
+  async #take(turn: TurnInput): Promise<Turn> {
+    await condition(() => this.#opened);
+    this.#waitingIds.delete(turn.turnId);
+    const { tenant, sessionId } = this.#input;
+    const end = await this.#generate(turn);
+    const stored = await store((activities) => activities.finishTurn({ tenant, sessionId, turn, ...end }));
+    this.#turns = Math.max(this.#turns, stored.number);
+    return stored;
+  }
+
+  async #generate(turn: TurnInput): Promise<TurnEnd> {
+    if (this.#cancelledWhileWaiting.delete(turn.turnId) || this.#closing !== undefined) return cancelledUnheard;
+    const { tenant, sessionId, persona } = this.#input;
+    const scope = new CancellationScope({ cancellable: true });
+    this.#running = { turnId: turn.turnId, scope };
+    try {
+      const input = { tenant, sessionId, turn, ...(persona === undefined ? {} : { persona }) };
+      const generation = await scope.run(() => generate(input));
+      return { generation, status: generation.outcome, error: null };
+    } catch (error) {
+      if (isCancellation(error) || scope.consideredCancelled) return cancelledUnheard;
+      return { generation: null, status: 'failed', error: rootCause(error) ?? String(error) };
+    } finally {
+      this.#running = undefined;
+    }
+  }
+
+  #cancel({ turnId }: CancelInput): CancelResult {
+    if (turnId !== undefined && this.#waitingIds.has(turnId)) {
+      this.#cancelledWhileWaiting.add(turnId);
+      return { cancelled: turnId };
+    }
+    const running = this.#running;
+    if (running === undefined || (turnId !== undefined && turnId !== running.turnId)) return { cancelled: null };
+    running.scope.cancel();
+    return { cancelled: running.turnId };
+  }
+
+  async #close(): Promise<void> {
+    this.#closing ??= 'client';
+    this.#running?.scope.cancel();
+    await condition(() => this.#closed);
+  }
+}
+
+interface TurnEnd {
+  readonly generation: Generation | null;
+  readonly status: 'completed' | 'cancelled' | 'failed';
+  readonly error: string | null;
+}
+
+/** A turn cancelled before a word of it was generated. */
+const cancelledUnheard: TurnEnd = { generation: null, status: 'cancelled', error: null };
+
+/** The entity workflow of one session. Resolves with the reason of its end. */
+async function sessionStart(input: SessionInput): Promise<CloseReason> {
+  const session = new Session(input);
+  session.listen();
+  return session.run();
+}
+
+// The name on the wire is part of the platform's contract and is not an identifier.
+export { sessionStart as 'session.start' };
