@@ -29,10 +29,11 @@ export function upSteps(options: PlatformOptions): Step[] {
   const local: Step[] = [
     { what: 'cluster', program: ['cluster/main.ts', 'up'] },
     { what: 'images', program: ['images/main.ts', 'build'] },
+    { what: 'registry', program: ['images/main.ts', 'push'] },
   ];
   const platform: Step = {
     what: 'platform',
-    program: ['stacks/main.ts', 'up', '--stack', options.stack, ...clusterFlags(options)],
+    program: ['stacks/main.ts', 'apply', '--stack', options.stack, ...clusterFlags(options)],
   };
   return usesLocalCluster(options) ? [...local, platform] : [platform];
 }
@@ -41,7 +42,7 @@ export function upSteps(options: PlatformOptions): Step[] {
 export function downSteps(options: PlatformOptions): Step[] {
   if (usesLocalCluster(options)) return [{ what: 'cluster', program: ['cluster/main.ts', 'down'] }];
   return [
-    { what: 'platform', program: ['stacks/main.ts', 'down', '--stack', options.stack, ...clusterFlags(options)] },
+    { what: 'platform', program: ['stacks/main.ts', 'destroy', '--stack', options.stack, ...clusterFlags(options)] },
   ];
 }
 

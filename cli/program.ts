@@ -1,5 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { type Cluster, openCluster } from './cluster.ts';
+import type { Cluster } from './cluster.ts';
 import { showLogs } from './logs.ts';
 import { readOutputs } from './outputs.ts';
 import { downSteps, runSteps, statusSteps, upSteps } from './platform.ts';
@@ -42,7 +42,6 @@ export function createProgram(context: ProgramContext): Command {
   const surroundings = () => new Surroundings(program, context);
   addPlatformCommands(program, context, surroundings);
   addSessionCommands(program, surroundings);
-  // exitOverride is inherited by commands made with .command(), in the order of their creation.
   return program;
 }
 
@@ -56,7 +55,9 @@ class Surroundings {
     this.#context = context;
   }
 
-  cluster(): Cluster {
+  async cluster(): Promise<Cluster> {
+    // The Kubernetes client takes half of the start time, and help and completion never need it.
+    const { openCluster } = await import('./cluster.ts');
     const { root, env } = this.#context;
     return openCluster(kubeconfigOf(this.options, root, env), this.options.context);
   }
@@ -100,7 +101,7 @@ function addPlatformCommands(program: Command, context: ProgramContext, make: Ma
     .action(async () => {
       const surroundings = make();
       if (!surroundings.options.json) await runSteps(root, statusSteps(surroundings.options), signal);
-      await showStatus(surroundings.cluster(), surroundings.options.json === true, write);
+      await showStatus(await surroundings.cluster(), surroundings.options.json === true, write);
     });
   program
     .command('logs')
@@ -109,8 +110,8 @@ function addPlatformCommands(program: Command, context: ProgramContext, make: Ma
     .option('-n, --namespace <name>', 'only pods of this namespace')
     .option('-f, --follow', 'go on as lines appear', false)
     .option('--tail <lines>', 'lines from the end of each', positive, 100)
-    .action((name: string, options: { namespace?: string; follow: boolean; tail: number }) =>
-      showLogs(make().cluster(), name, options, process.stdout, signal),
+    .action(async (name: string, options: { namespace?: string; follow: boolean; tail: number }) =>
+      showLogs(await make().cluster(), name, options, process.stdout, signal),
     );
 }
 

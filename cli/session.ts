@@ -101,34 +101,46 @@ async function streamTurn(
   started: number,
 ): Promise<{ turn: Turn; firstTokenMs: number | undefined }> {
   let answer = '';
-  let last: Turn = {};
   let firstTokenMs: number | undefined;
   const call = { body: { prompt: question }, headers: { 'idempotency-key': randomUUID() } };
   for await (const { event, data } of gateway.events('POST', path(id, '/turns'), call)) {
-    const value: unknown = JSON.parse(data);
-    const text = /token|delta/.test(event) ? textOf(value) : undefined;
-    if (text !== undefined) {
+    if (event === 'turn.token') {
+      const text = textOf(JSON.parse(data));
       firstTokenMs ??= performance.now() - started;
       answer += text;
       if (!context.json) context.write(text);
-    } else if (/fail|error/.test(event)) {
-      const problem = failureData.parse(value);
-      throw new CliFailure(
-        `the turn failed: ${problem.detail ?? problem.message ?? problem.error ?? event}`,
-        `${context.command} logs orchestrator`,
-      );
-    } else {
-      const parsed = turnSchema.safeParse(value);
-      if (parsed.success) last = { ...last, ...parsed.data };
+    } else if (event === 'turn.restarted') {
+      // The worker died and another one begins the answer anew: what was printed is void.
+      answer = '';
+      if (!context.json) context.write('\n[the answer begins anew]\n');
+    } else if (event === 'turn.failed') {
+      throw turnFailed(JSON.parse(data), context.command);
+    } else if (event === 'turn.completed' || event === 'turn.cancelled') {
+      if (!context.json) context.write(event === 'turn.cancelled' ? ' [cancelled]\n' : '\n');
+      return { turn: endedTurn(JSON.parse(data), question, answer), firstTokenMs };
     }
   }
-  if (!context.json) context.write('\n');
-  return { turn: { ...last, prompt: question, answer: last.answer ?? answer }, firstTokenMs };
+  throw new CliFailure(
+    'the gateway ended the stream before the answer was complete',
+    `the answer goes on without you: ${context.command} session show ${id}`,
+  );
 }
 
-function textOf(value: unknown): string | undefined {
+function endedTurn(data: unknown, question: string, answer: string): Turn {
+  const parsed = turnSchema.safeParse(data);
+  const turn = parsed.success ? parsed.data : {};
+  return { ...turn, prompt: question, answer: turn.answer ?? answer };
+}
+
+function turnFailed(data: unknown, command: string): CliFailure {
+  const parsed = failureData.safeParse(data);
+  const problem = parsed.success ? (parsed.data.error ?? parsed.data.detail ?? parsed.data.message) : undefined;
+  return new CliFailure(`the turn failed: ${problem ?? 'no reason was given'}`, `${command} logs orchestrator`);
+}
+
+function textOf(value: unknown): string {
   const parsed = tokenData.safeParse(value);
-  return parsed.success ? (parsed.data.text ?? parsed.data.delta ?? parsed.data.token) : undefined;
+  return parsed.success ? (parsed.data.text ?? parsed.data.delta ?? parsed.data.token ?? '') : '';
 }
 
 /** Lists the tenant's sessions, newest first. */

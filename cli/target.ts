@@ -38,11 +38,15 @@ export interface Surroundings {
   readonly root: string;
   readonly env: Environment;
   /** The cluster behind the kubeconfig. Called only when a Secret has to be read. */
-  readonly cluster: () => Cluster;
+  readonly cluster: () => Promise<Cluster>;
 }
 
 /** Resolves flags, then environment, then the stack's outputs and the cluster's Secrets. */
-export async function resolveTarget(options: TargetOptions, { root, env, cluster }: Surroundings): Promise<Target> {
+export async function resolveTarget(
+  options: TargetOptions,
+  { root, env: given, cluster }: Surroundings,
+): Promise<Target> {
+  const env = withoutEmpty(given);
   const outputs = readOutputs(root, options.stack);
   const gatewayUrl = options.gateway ?? env.SOMA_GATEWAY_URL ?? outputs?.gatewayUrl;
   const issuerUrl = options.issuer ?? env.SOMA_ISSUER_URL ?? outputs?.issuerUrl;
@@ -51,9 +55,14 @@ export async function resolveTarget(options: TargetOptions, { root, env, cluster
   return {
     gatewayUrl: gatewayUrl.replace(/\/$/, ''),
     issuerUrl: issuerUrl.replace(/\/$/, ''),
-    identity: await resolveIdentity(options, env, outputs, () => cluster(), namespace),
-    ca: await resolveAuthority(options, env, () => cluster(), namespace),
+    identity: await resolveIdentity(options, env, outputs, cluster, namespace),
+    ca: await resolveAuthority(options, env, cluster, namespace),
   };
+}
+
+/** An empty variable means the same as none: that is how shells and CI unset them. */
+function withoutEmpty(env: Environment): Environment {
+  return Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''));
 }
 
 /** The region that a command is about: the one asked for, else the stack's first. */
@@ -84,7 +93,7 @@ async function resolveIdentity(
   options: TargetOptions,
   env: Environment,
   outputs: Outputs | undefined,
-  cluster: () => Cluster,
+  cluster: () => Promise<Cluster>,
   namespace: string,
 ): Promise<Identity> {
   const clientId = options.client ?? env.SOMA_CLIENT_ID ?? outputs?.clients[0];
@@ -95,8 +104,8 @@ async function resolveIdentity(
     return { clientId, clientSecret: readText(options.clientSecretFile, '--client-secret-file') };
   }
   const fromEnv = env.SOMA_CLIENT_SECRET;
-  if (fromEnv !== undefined && fromEnv !== '') return { clientId, clientSecret: fromEnv };
-  const secret = await cluster().secret(namespace, `keycloak-client-${clientId}`);
+  if (fromEnv !== undefined) return { clientId, clientSecret: fromEnv };
+  const secret = await (await cluster()).secret(namespace, `keycloak-client-${clientId}`);
   const clientSecret = secret.password;
   if (clientSecret !== undefined) return { clientId, clientSecret };
   throw new CliFailure(`Secret ${namespace}/keycloak-client-${clientId} has no key password`, 'soma status');
@@ -105,7 +114,7 @@ async function resolveIdentity(
 async function resolveAuthority(
   options: TargetOptions,
   env: Environment,
-  cluster: () => Cluster,
+  cluster: () => Promise<Cluster>,
   namespace: string,
 ): Promise<string | undefined> {
   const file = options.caFile ?? env.SOMA_CA_FILE;
@@ -113,7 +122,7 @@ async function resolveAuthority(
   // A gateway and an issuer that were both given by hand need no cluster: the system's authorities are used.
   const byHand = (options.gateway ?? env.SOMA_GATEWAY_URL) !== undefined;
   if (byHand && (options.issuer ?? env.SOMA_ISSUER_URL) !== undefined) return undefined;
-  return (await cluster().secret(namespace, 'region-ca-cert'))['ca.crt'];
+  return (await (await cluster()).secret(namespace, 'region-ca-cert'))['ca.crt'];
 }
 
 function readText(path: string, flag: string): string {
