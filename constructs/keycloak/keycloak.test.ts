@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { environmentOf, image, keycloakOf, mountsOf, postgresOf, TestRegion } from '../testing.ts';
+import { Keycloak } from './keycloak.ts';
+
+function fixture() {
+  const region = new TestRegion();
+  return { region, keycloak: keycloakOf(region, postgresOf(region)) };
+}
+
+test('tokens carry the public name; keys are fetched by the inner one', () => {
+  const { region, keycloak } = fixture();
+  assert.equal(keycloak.issuer, 'https://login.example.com/realms/somagent');
+  assert.equal(
+    keycloak.jwksUrl,
+    'https://keycloak.north-identity.svc:8443/realms/somagent/protocol/openid-connect/certs',
+  );
+  const env = environmentOf(region.find('Deployment', 'keycloak'));
+  assert.equal(env.KC_HOSTNAME, 'https://login.example.com');
+  assert.equal(env.KC_HOSTNAME_BACKCHANNEL_DYNAMIC, 'true');
+  assert.equal(env.KC_HTTP_ENABLED, 'false');
+});
+
+test('the database is verified and its password is a reference', () => {
+  const env = environmentOf(fixture().region.find('Deployment', 'keycloak'));
+  assert.equal(
+    env.KC_DB_URL,
+    'jdbc:postgresql://postgres.north-data.svc:5432/keycloak?sslmode=verify-full&sslrootcert=/secrets/ca/ca.crt',
+  );
+  assert.deepEqual(env.KC_DB_PASSWORD, { secretKeyRef: { name: 'postgres-role-keycloak', key: 'password' } });
+  assert.deepEqual(env.KC_BOOTSTRAP_ADMIN_CLIENT_SECRET, {
+    secretKeyRef: { name: 'keycloak-admin', key: 'password' },
+  });
+});
+
+test('the realm Job gets the realm, the administrator and the secret of every client', () => {
+  const { region } = fixture();
+  const job = region.find('Job', 'keycloak-realm');
+  const realm = region.find('ConfigMap', 'keycloak-realm');
+  assert.deepEqual(JSON.parse(realm.data['plan.json']), {
+    name: 'somagent',
+    clients: [{ clientId: 'acme-agent' }, { clientId: 'globex-agent' }],
+  });
+  assert.deepEqual(mountsOf(job), {
+    '/secrets/ca': 'region-ca-cert',
+    '/secrets/admin': 'keycloak-admin',
+    '/secrets/clients/acme-agent': 'keycloak-client-acme-agent',
+    '/secrets/clients/globex-agent': 'keycloak-client-globex-agent',
+    '/etc/soma': realm.metadata.name,
+    '/tmp': 'scratch',
+  });
+  const client = region.plan.close().secrets.find(({ name }) => name === 'keycloak-client-acme-agent');
+  assert.deepEqual(client?.namespaces, ['north-identity', 'north-services', 'north-system']);
+});
+
+test('it is published only when asked for', () => {
+  const { region } = fixture();
+  assert.equal(region.find('Service', 'keycloak').spec.type, 'ClusterIP');
+  const published = new TestRegion();
+  const make = (exposure: { nodePort: number }, id: string) =>
+    new Keycloak(published.chart('identity'), id, {
+      image: image('keycloak'),
+      bootstrapImage: image('bootstrap'),
+      plan: published.plan,
+      database: postgresOf(published, `${id}-db`).database('keycloak'),
+      hostname: 'https://localhost:8444',
+      certificateAddresses: ['127.0.0.1'],
+      realm: { name: 'somagent', clients: [] },
+      exposure,
+    });
+  make({ nodePort: 30_444 }, 'keycloak');
+  const { spec } = published.find('Service', 'keycloak');
+  assert.equal(spec.type, 'NodePort');
+  assert.deepEqual(spec.ports, [{ name: 'https', port: 8443, targetPort: 8443, nodePort: 30_444 }]);
+  const { ingress } = published.find('NetworkPolicy', 'keycloak').spec;
+  assert.ok(ingress.some((rule: object) => JSON.stringify(rule) === '{"ports":[{"port":8443,"protocol":"TCP"}]}'));
+  assert.throws(() => make({ nodePort: 443 }, 'other'), {
+    message: 'exposure.nodePort is 443; allowed: a whole number from 30000 to 32767. Use for instance 30000.',
+  });
+});

@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { environmentOf, mountsOf, TestRegion, wholeRegion } from '../testing.ts';
+
+test('one line of wiring gives each server its policy, credentials and variables', () => {
+  const region = new TestRegion();
+  wholeRegion(region);
+  const worker = region.find('Deployment', 'orchestrator');
+  assert.deepEqual(environmentOf(worker), {
+    TEMPORAL_ADDRESS: 'temporal-frontend.north-runtime.svc:7233',
+    TEMPORAL_NAMESPACE: 'somagent',
+    TEMPORAL_TLS_DIR: '/secrets/temporal-client',
+    TEMPORAL_SERVER_NAME: 'temporal-frontend.north-runtime.svc',
+    PGHOST: 'postgres.north-data.svc',
+    PGPORT: '5432',
+    PGDATABASE: 'sessions',
+    PG_CREDENTIALS_DIR: '/secrets/postgres',
+    PG_CA_FILE: '/secrets/ca/ca.crt',
+    SLM_URL: 'https://slm.north-runtime.svc:8000/v1',
+    SLM_MODEL: 'soma-tiny',
+    SLM_API_KEY_FILE: '/secrets/slm/token',
+    SLM_CA_FILE: '/secrets/ca/ca.crt',
+    TASK_QUEUE: 'sessions',
+    HEALTH_PORT: '8081',
+  });
+  assert.deepEqual(mountsOf(worker), {
+    '/secrets/temporal-client': 'temporal-client-tls',
+    '/secrets/postgres': 'postgres-role-sessions',
+    '/secrets/ca': 'region-ca-cert',
+    '/secrets/slm': 'slm-api-key',
+    '/tmp': 'scratch',
+  });
+  const targets = region
+    .find('NetworkPolicy', 'orchestrator')
+    .spec.egress.map((rule: { to: [{ podSelector: { matchLabels: Record<string, string> } }] }) =>
+      Object.values(rule.to[0].podSelector.matchLabels),
+    );
+  assert.deepEqual(targets, [['temporal'], ['postgres'], ['slm']]);
+});
+
+test('migrations come before the worker', () => {
+  const region = new TestRegion();
+  wholeRegion(region);
+  const order = region.manifests().map(({ metadata, kind }) => `${kind} ${metadata.name}`);
+  const job = region.find('Job', 'orchestrator-migrate');
+  assert.deepEqual(job.spec.template.spec.containers[0].command, ['node', '/app/main.js', 'migrate']);
+  assert.ok(order.indexOf(`Job ${job.metadata.name}`) < order.indexOf('Deployment orchestrator'));
+});
