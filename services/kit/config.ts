@@ -31,11 +31,17 @@ export function readConfig<Shape extends z.ZodRawShape>(
 
 function describeIssue(shape: z.ZodRawShape, issue: z.core.$ZodIssue, values: Environment): string {
   const name = String(issue.path[0]);
-  const field = shape[name];
-  const fix = field instanceof z.ZodType && field.description ? field.description : 'see the README of the service';
+  const fix = descriptionOf(shape[name]) ?? 'a value that the README of the service names';
   const value = values[name];
   const state = value === undefined ? 'is not set' : `is ${JSON.stringify(value)}: ${issue.message}`;
   return `${name} ${state}. Set it to ${fix}.`;
+}
+
+/** The description of a field; a default or an optional wraps the field that carries it. */
+function descriptionOf(field: unknown): string | undefined {
+  if (!(field instanceof z.ZodType)) return undefined;
+  if (field.description !== undefined) return field.description;
+  return field instanceof z.ZodDefault || field instanceof z.ZodOptional ? descriptionOf(field.unwrap()) : undefined;
 }
 
 /** A TCP port from a variable. */
