@@ -57,7 +57,11 @@ function storageClass(): Addon {
 }
 
 const storageRules = [
-  { apiGroups: [''], resources: ['persistentvolumes'], verbs: ['get', 'list', 'watch', 'create', 'patch', 'update', 'delete'] },
+  {
+    apiGroups: [''],
+    resources: ['persistentvolumes'],
+    verbs: ['get', 'list', 'watch', 'create', 'patch', 'update', 'delete'],
+  },
   { apiGroups: [''], resources: ['persistentvolumeclaims'], verbs: ['get', 'list', 'watch', 'update', 'patch'] },
   { apiGroups: [''], resources: ['nodes'], verbs: ['get', 'list', 'watch'] },
   { apiGroups: ['storage.k8s.io'], resources: ['storageclasses'], verbs: ['get', 'list', 'watch'] },
@@ -97,7 +101,6 @@ const corefile = `.:${dnsPort} {
   }
   prometheus :9153
   cache 5
-  loop
   reload
   loadbalance
 }

@@ -52,6 +52,12 @@ export class Api {
     return JSON.parse(await this.call('GET', path)) as T;
   }
 
+  /** Reads a path that does not answer in JSON, such as a log. Throws {@link ApiError}. */
+  text(path: string): Promise<string> {
+    return this.call('GET', path);
+  }
+
+  /** Deletes an object; one that is not there is no error. */
   async delete(path: string): Promise<void> {
     await this.call('DELETE', path).catch((error: unknown) => {
       if (!(error instanceof ApiError && error.status === 404)) throw error;
@@ -71,19 +77,23 @@ export class Api {
   private call(method: string, path: string, body?: string): Promise<string> {
     const headers = body === undefined ? {} : { 'content-type': 'application/apply-patch+yaml' };
     return new Promise((resolve, reject) => {
-      const call = request(`${apiAddress}${path}`, { method, agent: this.#agent, headers, timeout: 10_000 }, (answer) => {
-        let text = '';
-        answer.setEncoding('utf8');
-        answer.on('data', (chunk: string) => {
-          text += chunk;
-        });
-        answer.on('error', (error) => reject(new ApiError(0, error.message)));
-        answer.on('end', () => {
-          const status = answer.statusCode ?? 0;
-          if (status >= 200 && status < 300) resolve(text);
-          else reject(new ApiError(status, `${method} ${path}: ${status} ${messageOf(text)}`));
-        });
-      });
+      const call = request(
+        `${apiAddress}${path}`,
+        { method, agent: this.#agent, headers, timeout: 10_000 },
+        (answer) => {
+          let text = '';
+          answer.setEncoding('utf8');
+          answer.on('data', (chunk: string) => {
+            text += chunk;
+          });
+          answer.on('error', (error) => reject(new ApiError(0, error.message)));
+          answer.on('end', () => {
+            const status = answer.statusCode ?? 0;
+            if (status >= 200 && status < 300) resolve(text);
+            else reject(new ApiError(status, `${method} ${path}: ${status} ${messageOf(text)}`));
+          });
+        },
+      );
       call.on('timeout', () => call.destroy(new Error('no answer in 10 s')));
       call.on('error', (error) => reject(new ApiError(0, `API server at ${apiAddress}: ${error.message}`)));
       call.end(body);

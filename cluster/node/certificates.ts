@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { createHash, randomBytes, webcrypto, X509Certificate as NodeCertificate } from 'node:crypto';
+import { createHash, X509Certificate as NodeCertificate, randomBytes, webcrypto } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import * as x509 from '@peculiar/x509';
@@ -29,7 +29,13 @@ type AuthorityName = 'ca' | 'etcd-ca' | 'front-proxy-ca';
 
 const localNames = { dnsNames: ['localhost'], addresses: ['127.0.0.1'] };
 const apiNames = {
-  dnsNames: ['localhost', 'kubernetes', 'kubernetes.default', 'kubernetes.default.svc', `kubernetes.default.svc.${network.clusterDomain}`],
+  dnsNames: [
+    'localhost',
+    'kubernetes',
+    'kubernetes.default',
+    'kubernetes.default.svc',
+    `kubernetes.default.svc.${network.clusterDomain}`,
+  ],
   addresses: ['127.0.0.1', network.nodeAddress, network.apiService],
 };
 
@@ -136,16 +142,24 @@ function isCurrent(pki: Pki, name: CertificateName, request: CertificateRequest)
   if (!existsSync(pki.certificate(name)) || !existsSync(pki.key(name))) return false;
   try {
     const certificate = new NodeCertificate(readFileSync(pki.certificate(name)));
-    const issuer = request.authority ? new NodeCertificate(readFileSync(pki.certificate(request.authority))) : certificate;
+    const issuer = request.authority
+      ? new NodeCertificate(readFileSync(pki.certificate(request.authority)))
+      : certificate;
     const names = [...(request.dnsNames ?? []), ...(request.addresses ?? [])];
     const covered = names.every((each) => certificate.checkHost(each) ?? certificate.checkIP(each));
-    return covered && Date.parse(certificate.validTo) - Date.now() > validity / 3 && certificate.verify(issuer.publicKey);
+    return (
+      covered && Date.parse(certificate.validTo) - Date.now() > validity / 3 && certificate.verify(issuer.publicKey)
+    );
   } catch {
     return false; // Half written or not a certificate: it is made anew.
   }
 }
 
-async function sign(pki: Pki, request: CertificateRequest, keys: webcrypto.CryptoKeyPair): Promise<x509.X509Certificate> {
+async function sign(
+  pki: Pki,
+  request: CertificateRequest,
+  keys: webcrypto.CryptoKeyPair,
+): Promise<x509.X509Certificate> {
   const { authority, commonName, organization } = request;
   const issuer = authority ? new x509.X509Certificate(readFileSync(pki.certificate(authority), 'utf8')) : undefined;
   const subject = new x509.Name([{ CN: [commonName] }, ...(organization ? [{ O: [organization] }] : [])]);

@@ -22,7 +22,8 @@ export function hierarchies(): string[] {
 
 /** Makes the group of our own processes; gives the `cgroup.procs` files that a process has to write itself into. */
 export function ensureOwnGroup(): string[] {
-  const roots = cgroupVersion() === 2 ? hierarchies() : hierarchies().filter((root) => /\/(cpuacct|memory)$/.test(root));
+  const roots =
+    cgroupVersion() === 2 ? hierarchies() : hierarchies().filter((root) => /\/(cpuacct|memory)$/.test(root));
   return roots.map((root) => {
     const group = join(root, ownGroup);
     mkdirSync(group, { recursive: true });
@@ -36,7 +37,8 @@ export function cpuSeconds(): number {
 }
 
 function groupCpuSeconds(group: string): number {
-  if (cgroupVersion() === 1) return Number(readOptional(join(mountPoint, 'cpuacct', group, 'cpuacct.usage')) ?? 0) / 1e9;
+  if (cgroupVersion() === 1)
+    return Number(readOptional(join(mountPoint, 'cpuacct', group, 'cpuacct.usage')) ?? 0) / 1e9;
   const usage = readOptional(join(mountPoint, group, 'cpu.stat'))?.match(/^usage_usec (\d+)/m)?.[1];
   return Number(usage ?? 0) / 1e6;
 }
@@ -61,11 +63,11 @@ export function killPods(): boolean {
   return pids.length === 0;
 }
 
-/** Deletes the groups that the cluster made; those that still have members stay. */
-export function deleteGroups(): void {
-  for (const root of hierarchies()) {
-    for (const group of [podGroup, ownGroup]) deleteTree(join(root, group));
-  }
+/** Deletes the groups that the cluster made; true when none is left. A group with a member can't be deleted. */
+export function deleteGroups(): boolean {
+  const groups = hierarchies().flatMap((root) => [join(root, podGroup), join(root, ownGroup)]);
+  for (const group of groups) deleteTree(group);
+  return !groups.some((group) => existsSync(group));
 }
 
 function membersOf(group: string): number[] {
@@ -78,7 +80,7 @@ function deleteTree(group: string): void {
   try {
     rmdirSync(group);
   } catch {
-    // Absent, or a process is still leaving it: `down` looks again.
+    // Absent, or a process is still leaving it: the caller looks again.
   }
 }
 

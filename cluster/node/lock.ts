@@ -10,7 +10,11 @@ export function takeLock(state: string): Promise<{ release: () => void }> {
   return new Promise((resolve, reject) => {
     const server: Server = createServer((socket) => socket.destroy());
     server.on('error', () =>
-      reject(new Error(`another command is starting or stopping the cluster in ${state}; wait until it ends, then try again`)),
+      reject(
+        new Error(
+          `another command is starting or stopping the cluster in ${state}; wait until it ends, then try again`,
+        ),
+      ),
     );
     server.listen(name, () => {
       server.unref();

@@ -5,13 +5,13 @@ import { run, succeeds } from '../command.ts';
 export function mountsBelow(folder: string, mountinfo = readFileSync('/proc/self/mountinfo', 'utf8')): string[] {
   return mountinfo
     .split('\n')
-    .map((line) => unescape(line.split(' ')[4] ?? ''))
+    .map((line) => decode(line.split(' ')[4] ?? ''))
     .filter((point) => point === folder || point.startsWith(`${folder}/`))
     .sort((a, b) => b.length - a.length);
 }
 
 /** The kernel writes space, tab, newline and backslash of a path as octal numbers. */
-function unescape(path: string): string {
+function decode(path: string): string {
   return path.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
 }
 

@@ -6,6 +6,7 @@ import { insideArguments } from './network.ts';
 
 /** A program of the node and how it is started. */
 export interface Program {
+  /** Also the name of its executable file: that is how it is told from the helpers that it starts. */
   readonly name: string;
   readonly command: readonly [path: string, ...args: string[]];
   readonly env?: Readonly<Record<string, string>>;
@@ -82,22 +83,21 @@ export function clusterProcesses(state: string): (RunningProcess & { readonly pr
 }
 
 /** The processes of this cluster that are its programs themselves. */
-export function runningPrograms(state: string, programs: readonly Program[]): RunningProcess[] {
-  const expected = new Map(programs.map((program) => [program.name, basename(program.command[0])]));
-  return clusterProcesses(state).filter((found) => expected.get(found.name) === found.program);
+export function runningPrograms(state: string): RunningProcess[] {
+  return clusterProcesses(state).filter(({ name, program }) => program === name);
 }
 
 function inspect(pid: number, state: string): (RunningProcess & { readonly program: string }) | undefined {
   try {
     const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0');
     if (!environment.includes(`${stateVariable}=${state}`)) return undefined;
-    const valueOf = (variable: string): string =>
+    const variableOf = (variable: string): string =>
       environment.find((entry) => entry.startsWith(`${variable}=`))?.slice(variable.length + 1) ?? '';
-    const name = valueOf(nameVariable);
+    const name = variableOf(nameVariable);
     const startTime = readStartTime(pid);
     if (!name || !startTime) return undefined;
     const program = basename(readlinkSync(`/proc/${pid}/exe`)).replace(/ \(deleted\)$/, '');
-    return { name, pid, startTime, digest: valueOf(digestVariable), program };
+    return { name, pid, startTime, digest: variableOf(digestVariable), program };
   } catch {
     return undefined; // It ended while it was looked at, or it is not ours to read.
   }
@@ -125,7 +125,9 @@ export async function stopProcesses(processes: readonly RunningProcess[], deadli
   if (await signalUntilGone(processes, 'SIGTERM', deadline)) return;
   if (await signalUntilGone(processes, 'SIGKILL', 5000)) return;
   const left = processes.filter(isAlive).map(({ name, pid }) => `${name} (pid ${pid})`);
-  throw new Error(`processes do not end, even killed: ${left.join(', ')}; look at /proc/<pid>/stack for what they wait for`);
+  throw new Error(
+    `processes do not end, even killed: ${left.join(', ')}; look at /proc/<pid>/stack for what they wait for`,
+  );
 }
 
 async function signalUntilGone(processes: readonly RunningProcess[], signal: NodeJS.Signals, deadline: number) {

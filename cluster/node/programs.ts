@@ -26,7 +26,10 @@ export type ProgramName = (typeof programNames)[number];
 
 /** How each program is started. Settings have to be written before: their content is part of the digest. */
 export function programs(paths: NodePaths, pki: Pki): Record<ProgramName, Program> {
-  const entries = Object.entries(commands(paths, pki)).map(([name, each]) => [name, { ...each, digest: digest(each, paths.state) }]);
+  const entries = Object.entries(commands(paths, pki)).map(([name, each]) => [
+    name,
+    { ...each, digest: digest(each, paths.state) },
+  ]);
   return Object.fromEntries(entries) as Record<ProgramName, Program>;
 }
 
@@ -35,7 +38,8 @@ function digest({ command, env }: Command, state: string): string {
   const hash = createHash('sha256').update(JSON.stringify([command, env ?? {}]));
   for (const argument of command.slice(1)) {
     const path = argument.replace(/^--[a-z-]+=/, '');
-    if (path.startsWith(`${state}/`) && statSync(path, { throwIfNoEntry: false })?.isFile()) hash.update(readFileSync(path));
+    if (path.startsWith(`${state}/`) && statSync(path, { throwIfNoEntry: false })?.isFile())
+      hash.update(readFileSync(path));
   }
   return hash.digest('hex');
 }
@@ -198,4 +202,3 @@ function controllerManagerArguments(pki: Pki): string[] {
     '--node-cidr-mask-size=24',
   ];
 }
-

@@ -107,7 +107,11 @@ function kubeletSettings({ state, containerdSocket }: NodePaths, pki: Pki): obje
     kind: 'KubeletConfiguration',
     address: network.nodeAddress,
     healthzBindAddress: '127.0.0.1',
-    authentication: { anonymous: { enabled: false }, webhook: { enabled: true }, x509: { clientCAFile: pki.certificate('ca') } },
+    authentication: {
+      anonymous: { enabled: false },
+      webhook: { enabled: true },
+      x509: { clientCAFile: pki.certificate('ca') },
+    },
     authorization: { mode: 'Webhook' },
     tlsCertFile: pki.certificate('kubelet-server'),
     tlsPrivateKeyFile: pki.key('kubelet-server'),
@@ -132,9 +136,8 @@ function kubeletSettings({ state, containerdSocket }: NodePaths, pki: Pki): obje
       'imagefs.available': '2%',
       'nodefs.inodesFree': '2%',
     },
-    // Faster to see a change than the default minute; the watch of one node is cheap.
-    configMapAndSecretChangeDetectionStrategy: 'Watch',
-    shutdownGracePeriod: '0s',
+    // A watch (the default) is refused until the authorizer has seen the pod, and then backs off for over a second.
+    configMapAndSecretChangeDetectionStrategy: 'Get',
     volumeStatsAggPeriod: '5m',
   };
 }

@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { imageReference } from '@somagent/images';
-import { run } from '../command.ts';
+import { run, succeeds } from '../command.ts';
 import { apiAddress, type Layout, network, nodeName, registryAddress } from '../layout.ts';
 import type { Progress } from '../progress.ts';
 import { buildToolchain, toolFamilies } from '../toolchain.ts';
@@ -11,7 +11,7 @@ import { ensureCertificates, type Pki, writeSecret } from './certificates.ts';
 import { ensureOwnGroup } from './cgroups.ts';
 import { takeLock } from './lock.ts';
 import { ensureNetwork, insideArguments } from './network.ts';
-import { isAlive, logFile, logTail, type Program, runningPrograms, startProgram, stopProcesses } from './processes.ts';
+import { logFile, logTail, type Program, runningPrograms, startProgram, stopProcesses } from './processes.ts';
 import { type ProgramName, programs } from './programs.ts';
 import { type NodePaths, nodePaths, writeSettings } from './settings.ts';
 import { waitFor } from './wait.ts';
@@ -80,8 +80,12 @@ async function startControlPlane(node: Node, api: Api, say: Progress): Promise<v
 /** Starts what does not run, and restarts what runs with other arguments or settings than it would get now. */
 async function ensurePrograms(node: Node, names: readonly ProgramName[]): Promise<void> {
   const wanted = names.map((name) => node.programs[name]);
-  const running = runningPrograms(node.paths.state, wanted);
-  const outdated = running.filter((each) => wanted.every(({ name, digest }) => name !== each.name || digest !== each.digest));
+  const running = runningPrograms(node.paths.state).filter(({ name }) =>
+    wanted.some((program) => program.name === name),
+  );
+  const outdated = running.filter((each) =>
+    wanted.every(({ name, digest }) => name !== each.name || digest !== each.digest),
+  );
   await stopProcesses(outdated, 10_000);
   const kept = new Set(running.filter((each) => !outdated.includes(each)).map(({ name }) => name));
   for (const program of wanted) {
@@ -108,29 +112,47 @@ async function waitForNode(node: Node, api: Api, say: Progress): Promise<void> {
     env: { NODE_NO_WARNINGS: '1' },
     deadline: 90_000,
   }).catch((error: unknown) => {
-    throw new Error(`cluster DNS at ${network.dnsService} does not answer; see the pod of kube-system/coredns\n${error}`);
+    throw new Error(
+      `cluster DNS at ${network.dnsService} does not answer; see the pod of kube-system/coredns\n${error}`,
+    );
   });
   say('cluster DNS answers');
 }
 
 /** The images that the node needs before it can run any other; built and pushed only when the registry has them not. */
 async function ensureOwnImages(node: Node, say: Progress): Promise<void> {
-  await waitFor(() => fetch(`http://${registryAddress}/v2/`).then((answer) => answer.ok, () => false), {
-    what: `the image registry answers at ${registryAddress}`,
-    deadline: 30_000,
-    cause: () => explain(node, ['registry', 'forward']),
-  });
+  await waitFor(
+    () =>
+      fetch(`http://${registryAddress}/v2/`).then(
+        (answer) => answer.ok,
+        () => false,
+      ),
+    {
+      what: `the image registry answers at ${registryAddress}`,
+      deadline: 30_000,
+      cause: () => explain(node, ['registry', 'forward']),
+    },
+  );
   const missing: string[] = [];
   for (const name of ownImages) {
     if (!(await isPushed(node.images[name]))) missing.push(name);
   }
-  if (missing.length === 0) return;
-  say(`images to build: ${missing.join(', ')}`);
-  const main = join(import.meta.dirname, '../../images/main.ts');
-  for (const step of ['build', 'push']) {
-    await run(process.execPath, [main, step, ...missing], { deadline: 15 * 60_000 });
+  if (missing.length > 0) {
+    say(`images to build: ${missing.join(', ')}`);
+    const main = join(import.meta.dirname, '../../images/main.ts');
+    for (const step of ['build', 'push']) {
+      await run(process.execPath, [main, step, ...missing], { deadline: 15 * 60_000 });
+    }
+    say(`images built and pushed: ${missing.join(', ')}`);
   }
-  say(`images built and pushed: ${missing.join(', ')}`);
+  await pullEarly(node);
+}
+
+/** Unpacks the node's images while the API server still starts; the kubelet would pull them one after the other. */
+async function pullEarly({ paths, images }: Node): Promise<void> {
+  const ctr = ['ctr', '--address', paths.containerdSocket, '--namespace', 'k8s.io', 'images', 'pull', '--plain-http'];
+  // A failure here is no failure of the start: the kubelet pulls again, and its events say why it can't.
+  await Promise.all(Object.values(images).map((image) => succeeds('nsenter', insideArguments([...ctr, image]))));
 }
 
 /** True when the registry has the manifest of a reference `host/repository:tag`. */
@@ -147,10 +169,13 @@ async function isPushed(reference: string): Promise<boolean> {
 /** Which of the programs are dead, with the end of what they said. */
 function explain(node: Node, names: readonly ProgramName[]): string {
   const { state } = node.paths;
-  const running = runningPrograms(state, Object.values(node.programs)).filter(isAlive);
+  const running = runningPrograms(state);
   const dead = names.filter((name) => !running.some((each) => each.name === name));
   const suspects = dead.length > 0 ? dead : names;
   return suspects
-    .map((name) => `${name} ${dead.includes(name) ? 'has ended' : 'runs'}; ${logFile(state, name)} ends:\n${logTail(state, name)}`)
+    .map(
+      (name) =>
+        `${name} ${dead.includes(name) ? 'has ended' : 'runs'}; ${logFile(state, name)} ends:\n${logTail(state, name)}`,
+    )
     .join('\n');
 }
