@@ -8,7 +8,7 @@ import { exitCodes } from './failure.ts';
 import { kubeconfigOf, resolveTarget } from './target.ts';
 
 /** A cluster that must not be asked: the case under test gives everything by other means. */
-const noCluster = (): Cluster => {
+const noCluster = async (): Promise<Cluster> => {
   throw new Error('the cluster was asked');
 };
 
