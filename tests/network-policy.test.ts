@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
-import { imageReference } from '../images/catalogue.ts';
+import { imageReference } from '@somagent/images';
 import { get, kubectl, kubectlWith } from './support/kubectl.ts';
 import { eventually } from './support/wait.ts';
 
