@@ -20,7 +20,7 @@ const uid = { UID: String(user) };
 function service(name: string, description: string, inputs: readonly string[] = []) {
   return {
     description,
-    parent: 'node',
+    parent: 'node' as const,
     inputs: [`services/${name}`, 'services/kit', 'images/stage/service.ts', 'package-lock.json', ...inputs],
     arguments: uid,
   };

@@ -38,11 +38,19 @@ function hashInput(hash: Hash, root: string, input: string): void {
   const [path = '', pointer] = input.split('#');
   const absolute = join(root, path);
   // A room that is not built yet has no content; its image gets a new tag when it does.
-  if (!existsSync(absolute)) return void hash.update(JSON.stringify([input, 'absent']));
-  if (pointer === undefined) return hashPath(hash, absolute, path);
-  let value: unknown = JSON.parse(readFileSync(absolute, 'utf8'));
+  if (!existsSync(absolute)) {
+    hash.update(JSON.stringify([input, 'absent']));
+  } else if (pointer === undefined) {
+    hashPath(hash, absolute, path);
+  } else {
+    hash.update(JSON.stringify([input, valueAt(absolute, pointer)]));
+  }
+}
+
+function valueAt(file: string, pointer: string): unknown {
+  let value: unknown = JSON.parse(readFileSync(file, 'utf8'));
   for (const key of pointer.split('.')) value = (value as Record<string, unknown> | undefined)?.[key];
-  hash.update(JSON.stringify([input, value]));
+  return value;
 }
 
 function hashPath(hash: Hash, absolute: string, path: string): void {

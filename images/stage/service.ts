@@ -5,7 +5,10 @@ import { run } from '../command.ts';
 import type { Stage } from './stage.ts';
 
 /** Has native code or starts other files by path, so it can't be part of a bundle. */
-const notBundled = ['@temporalio/worker', '@temporalio/core-bridge', '@temporalio/workflow', '@swc/core', 'pg-native'];
+const notBundled = ['@temporalio/worker', '@temporalio/core-bridge', '@temporalio/workflow', '@swc/core'];
+
+/** Asked for by packages that do without it. */
+const absent = ['pg-native'];
 
 /** Fills `app/` with one Node service: `main.js`, and what a bundle can't hold under `node_modules`. */
 export async function stageService(name: string, { folder, log, repository }: Stage): Promise<void> {
@@ -19,7 +22,7 @@ export async function stageService(name: string, { folder, log, repository }: St
     platform: 'node',
     target: 'node24',
     format: 'esm',
-    external: notBundled,
+    external: [...notBundled, ...absent],
     metafile: true,
     logLevel: 'silent',
     legalComments: 'none',
