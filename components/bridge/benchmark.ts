@@ -14,10 +14,17 @@ const perChart = 25;
 const limit = 2;
 
 function chart(app: ReturnType<typeof bridgeApp>, index: number): Chart {
-  const product = new Chart(app, `product-${index}`, { namespace: `namespace-${index}`, labels: { 'app.kubernetes.io/part-of': 'somagent' } });
+  const product = new Chart(app, `product-${index}`, {
+    namespace: `namespace-${index}`,
+    labels: { 'app.kubernetes.io/part-of': 'somagent' },
+  });
   for (let i = 0; i < perChart; i += 1) {
     if (i % 5 === 0) deployment(product, `server-${i}`);
-    else new k8s.KubeConfigMap(product, `config-${i}`, { metadata: { name: `config-${i}` }, data: { 'settings.yaml': `number: ${i}\n` } });
+    else
+      new k8s.KubeConfigMap(product, `config-${i}`, {
+        metadata: { name: `config-${i}` },
+        data: { 'settings.yaml': `number: ${i}\n` },
+      });
   }
   return product;
 }
@@ -37,7 +44,9 @@ function deployment(scope: Chart, name: string): void {
               name: 'server',
               image: 'registry.example.com/server:1',
               env: [{ name: 'PORT', value: '8443' }],
-              resources: { requests: { cpu: k8s.Quantity.fromString('1000m'), memory: k8s.Quantity.fromString('128Mi') } },
+              resources: {
+                requests: { cpu: k8s.Quantity.fromString('1000m'), memory: k8s.Quantity.fromString('128Mi') },
+              },
             },
           ],
         },

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Manifest } from '@somagent/components/bridge/index.ts';
 import { type ClusterDefaults, Clusters, limited } from './clusters.ts';
 import { deleteObjects } from './delete.ts';
-import type { Explanation } from './explain.ts';
+import { type Explanation, inOneLine } from './explain.ts';
 import { formatReference, Inventory } from './inventory.ts';
 import type { KubernetesApi, ObjectReference } from './kubernetes-api.ts';
 import { type Program, type RegisteredObject, type RunResult, runProgram } from './monitor.ts';
@@ -159,7 +159,7 @@ class ApplyRun {
         return this.#abandon(error instanceof Error ? error : new Error(String(error)));
       this.#stuck.push(error.explanation);
       this.#options.reporter.line(
-        `${componentOf(object)}: ${error.explanation.object} does not work: ${error.explanation.cause.split('\n')[0]}`,
+        `${componentOf(object)}: ${error.explanation.object} does not work: ${inOneLine(error.explanation.cause)}`,
       );
       void this.#settle();
       await new Promise(() => undefined);

@@ -262,7 +262,7 @@ function outOfMemory({ pods }: Evidence): Finding | undefined {
       'out-of-memory',
       `container ${status.name} of pod ${pod.metadata.name} used more memory than its limit and was killed`,
       'raise its memory limit (somagent:size)',
-      status.restartCount >= 5,
+      status.restartCount >= 4,
     );
   }
   return undefined;
@@ -288,7 +288,7 @@ function crashLoop({ pods }: Evidence): Finding | undefined {
     );
     if (status === undefined) continue;
     const cause = `container ${status.name} of pod ${pod.metadata.name} ended with exit code ${ended(status)?.exitCode}, ${status.restartCount} restarts${tail(logs[status.name])}`;
-    return finding('crash-loop', cause, 'mend what its last lines name', status.restartCount >= 5);
+    return finding('crash-loop', cause, 'mend what its last lines name', status.restartCount >= 4);
   }
   return undefined;
 }
@@ -323,6 +323,13 @@ function unknown({ object, pods, events }: Evidence): Finding {
     `look closer: kubectl describe ${flags}${object.kind.toLowerCase()} ${object.metadata.name}`,
     false,
   );
+}
+
+/** The cause in one line: of a log, the last line. */
+export function inOneLine(cause: string): string {
+  const [first = '', ...rest] = cause.split('\n');
+  const last = rest.at(-1)?.trim();
+  return last === undefined ? first : `${first.replace(/; its last lines:$/, '')}: ${last}`;
 }
 
 /** Explains why the API server refused an object. */

@@ -52,44 +52,61 @@ export interface RunResult {
  * @throws what the program threw, or why it was abandoned
  */
 export async function runProgram(program: Program, options: RunOptions): Promise<RunResult> {
-  await pulumi.runtime.setMocks(
-    { call: refuseCall, newResource: refuseResource },
-    options.project,
-    options.stack,
-    false,
-    'organization',
-  );
-  pulumi.runtime.setAllConfig({ ...options.config });
-  const monitor = new InProcessMonitor(options);
-  Object.assign(pulumi.runtime.getMonitor() as object, {
-    registerResource: monitor.registerResource,
-    registerResourceOutputs: monitor.registerResourceOutputs,
-  });
-  const stray = straysOfThisRun();
+  const failure = new Failure();
+  const monitor = new InProcessMonitor(options, failure);
+  await attach(monitor, options);
   // The SDK takes a stack trace for every promise that it makes; half of the processor time of a run goes there.
   const { stackTraceLimit } = Error;
   Error.stackTraceLimit = 0;
+  process.on('unhandledRejection', failure.report);
   try {
-    await Promise.race([finished(program), stray.rejected, ...(options.abandoned ? [options.abandoned] : [])]);
+    await Promise.race([
+      finished(program, failure),
+      failure.promise,
+      ...(options.abandoned ? [options.abandoned] : []),
+    ]);
     return splitSecrets(monitor.stackOutputs);
+  } catch (error) {
+    // Registrations that will never settle would be reported as leaks when the process ends.
+    await attach(monitor, options);
+    throw error;
   } finally {
     Error.stackTraceLimit = stackTraceLimit;
-    stray.stop();
+    process.off('unhandledRejection', failure.report);
   }
 }
 
-async function finished(program: Program): Promise<void> {
-  await pulumi.runtime.runInPulumiStack(program);
+async function attach(monitor: InProcessMonitor, { project, stack, config }: RunOptions): Promise<void> {
+  await pulumi.runtime.setMocks({ call: refuseCall, newResource: refuseResource }, project, stack);
+  pulumi.runtime.setAllConfig({ ...config });
+  const { registerResource, registerResourceOutputs } = monitor;
+  Object.assign(pulumi.runtime.getMonitor() as object, { registerResource, registerResourceOutputs });
+}
+
+async function finished(program: Program, failure: Failure): Promise<void> {
+  await pulumi.runtime.runInPulumiStack(() => program().catch(failure.hold));
   await pulumi.runtime.disconnect();
 }
 
-/** The SDK reports a failed registration as an unhandled rejection; here that is the end of the run, not of the process. */
-function straysOfThisRun(): { readonly rejected: Promise<never>; readonly stop: () => void } {
-  const { promise, reject } = Promise.withResolvers<never>();
-  promise.catch(() => undefined);
-  const listener = (reason: unknown): void => reject(reason instanceof Error ? reason : new Error(String(reason)));
-  process.on('unhandledRejection', listener);
-  return { rejected: promise, stop: () => void process.off('unhandledRejection', listener) };
+/**
+ * The first thing that went wrong in a run. The SDK turns an error into rejections of everything that depends on it,
+ * each reported by itself; so errors are kept from it, and what waits for them waits for ever.
+ */
+class Failure {
+  readonly promise: Promise<never>;
+  readonly report: (error: unknown) => void;
+
+  constructor() {
+    const { promise, reject } = Promise.withResolvers<never>();
+    promise.catch(() => undefined);
+    this.promise = promise;
+    this.report = (error) => reject(error instanceof Error ? error : new Error(String(error)));
+  }
+
+  readonly hold = (error: unknown): Promise<never> => {
+    this.report(error);
+    return new Promise(() => undefined);
+  };
 }
 
 function refuseCall(call: pulumi.runtime.MockCallArgs): never {
@@ -112,15 +129,17 @@ class InProcessMonitor {
   readonly #providers = new Map<string, RegisteredProvider>();
   readonly #urns = new Set<string>();
 
-  constructor(options: RunOptions) {
+  readonly #failure: Failure;
+
+  constructor(options: RunOptions, failure: Failure) {
     this.#options = options;
+    this.#failure = failure;
   }
 
   readonly registerResource = (request: resources.RegisterResourceRequest, callback: Callback): void => {
-    this.#register(request).then(
-      (response) => callback(null, response),
-      (error: unknown) => callback(error instanceof Error ? error : new Error(String(error))),
-    );
+    this.#register(request)
+      .catch(this.#failure.hold)
+      .then((response) => callback(null, response));
   };
 
   readonly registerResourceOutputs = (request: resources.RegisterResourceOutputsRequest, callback: Callback): void => {

@@ -1,6 +1,6 @@
 import { describe, type Manifest } from '@somagent/components/bridge/index.ts';
 import { gatherEvidence } from './evidence.ts';
-import { type Explanation, explain, explainRefusal } from './explain.ts';
+import { type Explanation, explain, explainRefusal, inOneLine } from './explain.ts';
 import { fieldManager, gone, stackLabel } from './inventory.ts';
 import { type KubernetesApi, KubernetesApiError, type LiveObject } from './kubernetes-api.ts';
 import { readiness } from './readiness.ts';
@@ -148,7 +148,7 @@ async function untilReady(applied: LiveObject, api: KubernetesApi, options: Appl
           cause: `not ready after ${limit} s (${verdict.detail}): ${explanation.cause}`,
         });
       if (suspicion.confirms(explanation)) throw new StuckError(explanation);
-      const cause = explanation.kind === 'unknown' ? '' : `; ${explanation.cause.split('\n')[0]}`;
+      const cause = explanation.kind === 'unknown' ? '' : `; ${inOneLine(explanation.cause)}`;
       options.onWaiting(`${live.kind} ${live.metadata.name}: ${verdict.detail}${cause}`);
       reported = elapsed();
     }

@@ -26,6 +26,7 @@ export class ComponentProgress {
   readonly #left = new Map<string, number>();
   readonly #total = new Map<string, number>();
   readonly #started = new Map<string, number>();
+  readonly #said = new Map<string, number>();
 
   constructor(reporter: Reporter, components: Iterable<string>) {
     this.#reporter = reporter;
@@ -50,7 +51,11 @@ export class ComponentProgress {
     );
   }
 
+  /** The same news twice within half a minute is no news. */
   waiting(component: string, what: string): void {
+    const line = `${component}: ${what}`;
+    if (performance.now() - (this.#said.get(line) ?? Number.NEGATIVE_INFINITY) < 30_000) return;
+    this.#said.set(line, performance.now());
     this.#reporter.line(`${component}: waiting for ${what}`);
   }
 

@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import * as kubernetes from '@pulumi/kubernetes';
+import { plan } from '@somagent/stacks/runner/index.ts';
+import { describe, type Manifest, Region, type RegionArgs, regionSizes } from '../index.ts';
+
+const args: RegionArgs = {
+  image: (name) => `registry.example.com/somagent/${name}:0123456789abcdef`,
+  size: regionSizes.small,
+  gatewayUrl: 'https://gateway.example.com',
+  identityUrl: 'https://identity.example.com',
+  rayRenderer: 'pods',
+  realm: { name: 'somagent', clients: [{ clientId: 'acme-agent', tenant: 'acme', audiences: ['somagent-gateway'] }] },
+};
+
+function planned(names: readonly string[], more: Partial<RegionArgs> = {}) {
+  const program = async (): Promise<object> => {
+    for (const name of names) {
+      new Region(
+        name,
+        { ...args, ...more },
+        { provider: new kubernetes.Provider(`${name}-cluster`, { context: `context-of-${name}` }) },
+      );
+    }
+    return {};
+  };
+  return plan(program, { project: 'somagent', stack: 'test', config: {} });
+}
+
+const { objects } = await planned(['east', 'west']);
+
+test('every object has the provider of its own region', () => {
+  for (const { components, provider, manifest } of objects) {
+    const region = components[0];
+    assert.deepEqual(provider, { name: `${region}-cluster`, context: `context-of-${region}` }, describe(manifest));
+    const place = manifest.metadata.namespace ?? manifest.metadata.name;
+    assert.equal(place.startsWith(`${region}-`), true, describe(manifest));
+  }
+});
+
+test('two regions side by side on one cluster share no object', () => {
+  assert.equal(new Set(objects.map(({ manifest }) => describe(manifest))).size, objects.length);
+  const count = (region: string) => objects.filter(({ components }) => components[0] === region).length;
+  assert.equal(count('east'), count('west'));
+  assert.equal(count('east') > 50, true);
+});
+
+test('no manifest holds a secret', () => {
+  assert.deepEqual(
+    objects.flatMap(({ secrets }) => secrets),
+    [],
+  );
+  assert.deepEqual(
+    objects.filter(({ manifest }) => manifest.kind === 'Secret'),
+    [],
+  );
+});
+
+test('planes come in the order in which they stand on each other', () => {
+  const position = (kind: string, prefix: string): number => {
+    const index = objects.findIndex(
+      ({ manifest }) => manifest.kind === kind && describe(manifest).includes(` east-${prefix}`),
+    );
+    assert.notEqual(index, -1, `${kind} ${prefix}`);
+    return index;
+  };
+  const chain = [
+    position('Namespace', 'system'.replace('system', 'system')),
+    position('Job', 'system/bootstrap'),
+    position('StatefulSet', 'data/postgres'),
+    position('Job', 'data/postgres-databases'),
+    position('Job', 'runtime/temporal-schema'),
+    position('Deployment', 'runtime/temporal-frontend'),
+    position('Job', 'runtime/temporal-namespace'),
+    position('Deployment', 'services/orchestrator'),
+    position('Deployment', 'services/gateway'),
+  ];
+  assert.deepEqual(
+    chain,
+    chain.toSorted((left, right) => left - right),
+  );
+});
+
+test('a second run registers the very same objects', async () => {
+  const again = await planned(['east', 'west']);
+  assert.deepEqual(
+    again.objects.map(({ urn, manifest }) => [urn, manifest]),
+    objects.map(({ urn, manifest }) => [urn, manifest]),
+  );
+});
+
+test('the transform of a product sees its objects and no others', async () => {
+  const seen: Manifest[] = [];
+  const { objects: changed } = await planned(['east'], {
+    transform: {
+      gateway: (manifest) => {
+        seen.push(manifest);
+        return {
+          ...manifest,
+          metadata: { ...manifest.metadata, annotations: { ...manifest.metadata.annotations, marked: 'yes' } },
+        };
+      },
+    },
+  });
+  const marked = changed.filter(({ manifest }) => manifest.metadata.annotations?.['marked'] === 'yes');
+  assert.equal(marked.length, seen.length);
+  assert.deepEqual([...new Set(marked.map(({ components }) => components.at(-1)))], ['east-services-gateway']);
+});
+
+test('with kuberay, Ray is a custom resource', async () => {
+  const { objects: withOperator } = await planned(['east'], { rayRenderer: 'kuberay' });
+  const kinds = withOperator
+    .filter(({ manifest }) => manifest.apiVersion === 'ray.io/v1')
+    .map(({ manifest }) => manifest.kind);
+  assert.deepEqual(kinds, ['RayService']);
+});
