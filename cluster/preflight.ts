@@ -89,7 +89,7 @@ const packages: (probes: Probes) => Problem | undefined = (probes) => {
   if (missing.length === 0) return undefined;
   return {
     what: `missing: ${missing.map(({ name, provides }) => `${provides} (package ${name})`).join(', ')}`,
-    why: missing.map(({ name, purpose }) => `${name} ${purpose}`).join('; '),
+    why: missing.map(({ name, purpose }) => `${name}: ${purpose}`).join('; '),
     fix: `apt-get install --no-install-recommends ${missing.map(({ name }) => name).join(' ')}`,
   };
 };
