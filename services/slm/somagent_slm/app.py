@@ -42,5 +42,7 @@ def app(arguments: dict[str, Any]) -> Application:
         graceful_shutdown_timeout_s=settings.drain_seconds,
         graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options={"num_cpus": 0.5},
+        # One line per request, and per health check, would drown what matters.
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )
     return deployment.bind()

@@ -21,8 +21,8 @@ from somagent_slm.settings import Settings
 
 Chunk = dict[str, Any]
 _END = object()
-# llama.cpp's own log levels: 1 errors, 2 warnings; 3 prints several lines per request.
-_LOG_WARNINGS = 2
+# llama.cpp's own log levels: 1 errors; 2 and 3 print lines at every request.
+_LOG_ERRORS = 1
 
 
 class Engine:
@@ -140,7 +140,7 @@ def _load(model: Path, slots: int, threads: int, context: int) -> xllamacpp.Serv
     parameters.fit_params = False
     # The cache of finished prompts would grow to 8 GiB; the slots' own caches stay.
     parameters.cache_ram_mib = 0
-    parameters.verbosity = _LOG_WARNINGS
+    parameters.verbosity = _LOG_ERRORS
     # xllamacpp always opens llama.cpp's own HTTP server. As a socket in a private folder nobody else reaches it.
     folder = tempfile.mkdtemp(prefix="llama-")
     parameters.hostnames = [os.path.join(folder, "http.sock")]

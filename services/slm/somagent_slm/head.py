@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import sys
 import threading
 import time
 
-from somagent_slm.ray_environment import prepare_ray
+from somagent_slm.process import log, on_stop
+from somagent_slm.ray_node import prepare_ray, start_head
 from somagent_slm.settings import Settings, SettingsError, read_settings
 
 POLL_SECONDS = 2.0
@@ -19,14 +17,13 @@ UNHEALTHY_LIMIT_SECONDS = 60.0
 
 def main() -> int:
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    on_stop(stop)
     try:
         settings = read_settings()
         prepare_ray()
         return _serve(settings, stop)
     except SettingsError as error:
-        _log("error", str(error))
+        log("error", str(error))
         return 2
 
 
@@ -40,19 +37,13 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
 
     find_model(settings.model_path)
     started = time.monotonic()
-    ray.init(
-        include_dashboard=False,
-        num_cpus=int(os.environ.get("RAY_NODE_CPUS", "2")),
-        num_gpus=0,
-        object_store_memory=80 * 1024 * 1024,
-        log_to_driver=True,
-        _temp_dir=os.environ.get("RAY_TMPDIR", "/tmp/ray"),  # noqa: S108 - an emptyDir of the pod
-        _node_ip_address=os.environ.get("POD_IP", "127.0.0.1"),
-    )
+    ray.init(address=start_head().gcs_address, log_to_driver=False, logging_level="warning")
+    # Ray installs a handler of its own, which would end this process without draining.
+    on_stop(stop)
     try:
         serve.start(proxy_location="HeadOnly", http_options=_http_options(settings))
         serve.run(app({}), name="slm", route_prefix="/")
-        _log("info", "ready", seconds=round(time.monotonic() - started, 1), port=settings.port)
+        log("info", "ready", seconds=round(time.monotonic() - started, 1), port=settings.port)
         return _watch(settings, stop)
     finally:
         serve.shutdown()
@@ -83,18 +74,14 @@ def _watch(settings: Settings, stop: threading.Event) -> int:
         if status == "RUNNING":
             healthy_at = time.monotonic()
         elif status == "DEPLOY_FAILED" or time.monotonic() - healthy_at > UNHEALTHY_LIMIT_SECONDS:
-            _log("error", f"the application is {status}; the replica's log above says why")
+            log("error", f"the application is {status}; the replica's log above says why")
             return 1
         if certificate.read_bytes() != served:
             # Serve's proxy reads the certificate once, so a renewed one takes a new process.
-            _log("info", "the certificate was renewed; restarting")
+            log("info", "the certificate was renewed; restarting")
             return 0
-    _log("info", "draining")
+    log("info", "draining")
     return 0
-
-
-def _log(level: str, message: str, **fields: object) -> None:
-    print(json.dumps({"level": level, "service": "slm", "message": message, **fields}), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

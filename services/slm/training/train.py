@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from tokenizers import Tokenizer
 
-from somagent_slm.gguf_writer import LlamaShape
+from training.gguf_writer import LlamaShape
 from training.corpus import Corpus
 from training.data import Batch, ExampleMaker, pack
 from training.model import Weights, initial_weights, logits
