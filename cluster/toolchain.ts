@@ -46,7 +46,7 @@ export const toolFamilies: readonly ToolFamily[] = [
   },
   { name: 'coredns', folder: join(root, 'toolchain/coredns'), target: 'tool', binaries: same('coredns') },
   { name: 'registry', folder: join(root, 'toolchain/registry'), target: 'tool', binaries: same('registry') },
-  //NP { name: 'network-policy', folder: join(root, 'network-policy'), target: '.', binaries: same('network-policy') },
+  { name: 'network-policy', folder: join(root, 'network-policy'), target: '.', binaries: same('network-policy') },
   { name: 'storage', folder: join(root, 'storage'), target: '.', binaries: same('storage') },
   { name: 'forward', folder: join(root, 'forward'), target: '.', binaries: same('forward') },
 ];

@@ -89,7 +89,13 @@ function commands(paths: NodePaths, pki: Pki): Record<ProgramName, Command> {
     },
     'network-policy': {
       name: 'network-policy',
-      command: ['/bin/true', '--kubeconfig', pki.kubeconfig('network-policy')],
+      command: [
+        toolPath('network-policy'),
+        '--kubeconfig',
+        pki.kubeconfig('network-policy'),
+        '--pod-range',
+        network.podRange,
+      ],
     },
     storage: {
       name: 'storage',

@@ -72,7 +72,14 @@ async function startControlPlane(node: Node, api: Api, say: Progress): Promise<v
     cause: () => explain(node, ['etcd', 'kube-apiserver', 'forward']),
   });
   say('API server is ready');
-  await ensurePrograms(node, ['kube-controller-manager', 'kubelet', 'kube-scheduler', 'kube-proxy', 'storage']);
+  await ensurePrograms(node, [
+    'kube-controller-manager',
+    'kubelet',
+    'kube-scheduler',
+    'kube-proxy',
+    'network-policy',
+    'storage',
+  ]);
   await applyAddons(api, node.images);
   say('started: controller manager, kubelet, scheduler, proxy, network policies, storage; add-ons applied');
 }
