@@ -19,6 +19,7 @@ export async function stageService(name: string, { folder, log, repository }: St
     entryPoints: [join(service, 'main.ts')],
     outfile: join(app, 'main.js'),
     bundle: true,
+    absWorkingDir: repository,
     platform: 'node',
     target: 'node24',
     format: 'esm',
@@ -26,13 +27,14 @@ export async function stageService(name: string, { folder, log, repository }: St
     metafile: true,
     logLevel: 'silent',
     legalComments: 'none',
-    sourcemap: 'inline',
-    sourcesContent: false,
+    // Names survive unbundled, so a stack trace can be read without a source map.
+    keepNames: true,
     // CommonJS packages inside an ES module bundle still ask for these.
     banner: {
       js: "import { createRequire as __r } from 'node:module'; const require = __r(import.meta.url); const __filename = import.meta.filename; const __dirname = import.meta.dirname;",
     },
   });
+  checkInputs(name, Object.keys(bundled.metafile.inputs));
   const imports = Object.values(bundled.metafile.outputs).flatMap((output) => output.imports);
   const outside = notBundled.filter((each) => imports.some(({ path }) => path === each || path.startsWith(`${each}/`)));
   for (const path of packageFolders(outside, repository)) {
@@ -45,6 +47,16 @@ export async function stageService(name: string, { folder, log, repository }: St
       cwd: repository,
     });
   }
+}
+
+/** A source that the catalogue does not name as an input could change without the image's tag. */
+function checkInputs(name: string, inputs: readonly string[]): void {
+  const declared = [`services/${name}/`, 'services/kit/', 'node_modules/'];
+  const strays = inputs.filter((input) => !declared.some((folder) => input.startsWith(folder)) && !input.includes(':'));
+  if (strays.length === 0) return;
+  throw new Error(
+    `services/${name} imports ${strays.join(', ')}; move it to services/kit, or name it in images/catalogue.ts`,
+  );
 }
 
 interface Lock {
