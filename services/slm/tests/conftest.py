@@ -38,6 +38,7 @@ class Files:
             "SLM_PORT": str(port),
             "SLM_SLOTS": "2",
             "SLM_QUEUE": "2",
+            "TMPDIR": str(self.tls),
         }
 
 

@@ -11,9 +11,11 @@ import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 BASE = f"https://127.0.0.1:{os.environ['SLM_PORT']}"
 CONTEXT = ssl.create_default_context(cafile=os.path.join(os.environ["SLM_TLS_DIR"], "tls.crt"))
@@ -22,17 +24,16 @@ TOKEN = open(os.environ["SLM_API_KEY_FILE"]).read().strip()
 
 def main() -> None:
     seen: dict[str, object] = {}
-    head = start("head")
+    head = start_head()
     seen["ready_seconds"] = wait_healthy(head)
     seen["answer"] = ask(TOKEN)
     seen["refused"] = ask("wrong" * 8)
     seen["resident_megabytes"] = resident_megabytes()
-    worker = start("worker", RAY_HEAD_ADDRESS="localhost:6379", RAY_TMPDIR=os.environ["RAY_TMPDIR"] + "w")
-    time.sleep(6)
-    seen["worker_running"] = worker.poll() is None
+    worker, log = start_worker()
+    seen["worker_joined"] = wait_for(log, '"joined"')
     seen["worker_exit"] = stop(worker)
-    stranger = start("worker", RAY_HEAD_ADDRESS="localhost:6379", RAY_TMPDIR=os.environ["RAY_TMPDIR"] + "x",
-                     RAY_AUTH_TOKEN_PATH=os.environ["SLM_API_KEY_FILE"])
+    seen["worker_drained"] = '"draining"' in log.read_text()
+    stranger, _ = start_worker(RAY_AUTH_TOKEN_PATH=os.environ["SLM_API_KEY_FILE"])
     try:
         seen["stranger_exit"] = stranger.wait(timeout=40)
     except subprocess.TimeoutExpired:
@@ -43,10 +44,27 @@ def main() -> None:
     print(json.dumps(seen))
 
 
-def start(module: str, **environment: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", f"somagent_slm.{module}"], env={**os.environ, **environment}, stdout=sys.stderr
-    )
+def start_head() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "somagent_slm.head"], stdout=sys.stderr)  # noqa: S603
+
+
+def start_worker(**environment: str) -> tuple[subprocess.Popen[bytes], Path]:
+    """A worker of this pod's head, and the file with what it says."""
+    folder = Path(tempfile.mkdtemp(prefix="w-"))
+    log = folder / "log"
+    variables = {**os.environ, "RAY_HEAD_ADDRESS": "localhost:6379", "RAY_TMPDIR": str(folder), **environment}
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "somagent_slm.worker"]
+        return subprocess.Popen(command, env=variables, stdout=file, stderr=file), log  # noqa: S603
+
+
+def wait_for(log: Path, text: str) -> bool:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if text in log.read_text():
+            return True
+        time.sleep(0.2)
+    return False
 
 
 def stop(process: subprocess.Popen[bytes]) -> int:

@@ -59,7 +59,8 @@ def test_the_pod_is_small(seen: dict[str, Any]) -> None:
 
 
 def test_a_worker_joins_and_leaves_in_order(seen: dict[str, Any]) -> None:
-    assert seen["worker_running"] is True
+    assert seen["worker_joined"] is True
+    assert seen["worker_drained"] is True
     assert seen["worker_exit"] == 0
 
 
