@@ -167,7 +167,7 @@ function unschedulable({ pods }: Evidence): Finding | undefined {
 }
 
 function fixForScheduling(message: string): string {
-  const resource = /Insufficient ([\w./-]+)/.exec(message)?.[1];
+  const resource = /Insufficient ([\w./-]*\w)/.exec(message)?.[1];
   if (resource !== undefined)
     return `lower the ${resource} requests (somagent:size), free ${resource} on the nodes, or add a node`;
   if (/taint/.test(message)) return 'remove the taint from a node, or wait until the node is ready';
