@@ -52,8 +52,9 @@ async function main([name = 'help', ...flags]: readonly string[]): Promise<void>
     return;
   }
   const context = process.env.SOMA_CONTEXT;
-  if (context && (name === 'up' || name === 'bench')) {
-    throw new Error(`SOMA_CONTEXT is set: the cluster of context "${context}" is used; unset it to start a local one`);
+  if (context && name !== 'down' && name !== 'status') {
+    process.stderr.write(`SOMA_CONTEXT is set: the cluster of context "${context}" is used, nothing is done here\n`);
+    return;
   }
   await command(startProgress(), new Set(flags));
 }

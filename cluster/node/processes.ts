@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, readlinkSync, renameSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { insideArguments } from './network.ts';
@@ -24,6 +24,8 @@ export interface RunningProcess {
   readonly startTime: string;
   /** That of the {@link Program} that it was started from. */
   readonly digest: string;
+  /** Inode of its network namespace. */
+  readonly network: number;
 }
 
 /*
@@ -36,7 +38,7 @@ const digestVariable = 'SOMAGENT_DIGEST';
 
 /** Starts a program detached from this process, in the groups given, its output appended to `<logs>/<name>.log`. */
 export function startProgram(program: Program, state: string, groups: readonly string[]): void {
-  const log = openSync(logFile(state, program.name), 'a', 0o640);
+  const log = openLog(state, program.name);
   const command = program.outside ? [...program.command] : ['nsenter', ...insideArguments(program.command)];
   const enter = groups.map((group) => `echo $$ > ${group}; `).join('');
   const child = spawn('sh', ['-c', `${enter}exec "$@"`, 'sh', ...command], {
@@ -54,6 +56,15 @@ export function startProgram(program: Program, state: string, groups: readonly s
   });
   child.unref();
   closeSync(log);
+}
+
+const logLimit = 20 * 2 ** 20;
+
+/** Appends; a log that has grown large is kept once more under another name. */
+function openLog(state: string, name: string): number {
+  const path = logFile(state, name);
+  if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > logLimit) renameSync(path, `${path}.previous`);
+  return openSync(path, 'a', 0o640);
 }
 
 /** Where a program's output goes. */
@@ -97,10 +108,14 @@ function inspect(pid: number, state: string): (RunningProcess & { readonly progr
     const startTime = readStartTime(pid);
     if (!name || !startTime) return undefined;
     const program = basename(readlinkSync(`/proc/${pid}/exe`)).replace(/ \(deleted\)$/, '');
-    return { name, pid, startTime, digest: variableOf(digestVariable), program };
+    return { name, pid, startTime, digest: variableOf(digestVariable), network: networkOf(pid), program };
   } catch {
     return undefined; // It ended while it was looked at, or it is not ours to read.
   }
+}
+
+function networkOf(pid: number): number {
+  return statSync(`/proc/${pid}/ns/net`).ino;
 }
 
 /** Field 22 of /proc/<pid>/stat, or undefined when the process is gone or only waits to be reaped. */

@@ -1,8 +1,8 @@
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { imageReference } from '@somagent/images';
 import { run, succeeds } from '../command.ts';
-import { apiAddress, type Layout, network, nodeName, registryAddress } from '../layout.ts';
+import { apiAddress, type Layout, namespacePath, network, nodeName, registryAddress } from '../layout.ts';
 import type { Progress } from '../progress.ts';
 import { buildToolchain, toolFamilies } from '../toolchain.ts';
 import { applyAddons } from './addons.ts';
@@ -11,7 +11,15 @@ import { ensureCertificates, type Pki, writeSecret } from './certificates.ts';
 import { ensureOwnGroup } from './cgroups.ts';
 import { takeLock } from './lock.ts';
 import { ensureNetwork, insideArguments } from './network.ts';
-import { logFile, logTail, type Program, runningPrograms, startProgram, stopProcesses } from './processes.ts';
+import {
+  logFile,
+  logTail,
+  type Program,
+  type RunningProcess,
+  runningPrograms,
+  startProgram,
+  stopProcesses,
+} from './processes.ts';
 import { type ProgramName, programs } from './programs.ts';
 import { type NodePaths, nodePaths, writeSettings } from './settings.ts';
 import { waitFor } from './wait.ts';
@@ -86,18 +94,23 @@ async function startControlPlane(node: Node, api: Api, say: Progress): Promise<v
 
 /** Starts what does not run, and restarts what runs with other arguments or settings than it would get now. */
 async function ensurePrograms(node: Node, names: readonly ProgramName[]): Promise<void> {
-  const wanted = names.map((name) => node.programs[name]);
-  const running = runningPrograms(node.paths.state).filter(({ name }) =>
-    wanted.some((program) => program.name === name),
+  const { state } = node.paths;
+  const running = runningPrograms(state).filter(({ name }) => names.some((each) => each === name));
+  await stopProcesses(
+    running.filter((each) => !isCurrent(node, each)),
+    10_000,
   );
-  const outdated = running.filter((each) =>
-    wanted.every(({ name, digest }) => name !== each.name || digest !== each.digest),
-  );
-  await stopProcesses(outdated, 10_000);
-  const kept = new Set(running.filter((each) => !outdated.includes(each)).map(({ name }) => name));
-  for (const program of wanted) {
-    if (!kept.has(program.name)) startProgram(program, node.paths.state, node.groups);
+  const kept = new Set(running.filter((each) => isCurrent(node, each)).map(({ name }) => name));
+  for (const name of names) {
+    if (!kept.has(name)) startProgram(node.programs[name], state, node.groups);
   }
+}
+
+/** A process may also live on in a namespace whose name has been given to a new one: nobody reaches it there. */
+function isCurrent(node: Node, { name, digest, network }: RunningProcess): boolean {
+  const program = node.programs[name as ProgramName];
+  const home = statSync(program.outside ? '/proc/self/ns/net' : namespacePath).ino;
+  return digest === program.digest && network === home;
 }
 
 async function waitForNode(node: Node, api: Api, say: Progress): Promise<void> {
