@@ -16,8 +16,8 @@ const settings = z.object({
 });
 
 const dayMs = 24 * 3600 * 1000;
-const grpc = { notFound: 5, alreadyExists: 6, permissionDenied: 7, unauthenticated: 16 } as const;
-const finalCodes = new Set<number>([grpc.permissionDenied, grpc.unauthenticated]);
+const grpc = { invalidArgument: 3, notFound: 5, alreadyExists: 6, permissionDenied: 7, unauthenticated: 16 } as const;
+const finalCodes = new Set<number>([grpc.invalidArgument, grpc.permissionDenied, grpc.unauthenticated]);
 const description = 'Agent sessions of SomaGent';
 
 type Outcome = 'created' | 'updated' | 'unchanged';
@@ -67,7 +67,7 @@ async function ensureNamespace(connection: Connection, values: Values): Promise<
   if (current !== undefined) {
     await connection.workflowService.updateNamespace({
       namespace,
-      config: { workflowExecutionRetentionTtl: retention } as never,
+      config: { workflowExecutionRetentionTtl: msToTs(retention) },
     });
     return 'updated';
   }
