@@ -1,0 +1,113 @@
+import { connectionSettings, type Logger, messageOf, type PostgresConfig } from '@somagent/kit';
+import { eventChannel, parseNotice } from '@somagent/orchestrator/contract.ts';
+import pg from 'pg';
+
+/** Waits for news of one session. */
+export interface Subscription {
+  /** Resolves true on news since the last call, false after `timeout` milliseconds or when the signal aborts. */
+  next(timeout: number, signal: AbortSignal): Promise<boolean>;
+  close(): void;
+}
+
+const keyOf = (tenant: string, sessionId: string) => `${tenant}/${sessionId}`;
+
+/**
+ * Tells the streams of this pod that a session has new events, over one connection that LISTENs. It carries no event:
+ * each stream reads from the table after its own last number, so a lost notification or connection loses nothing.
+ */
+export class EventHub {
+  readonly #config: PostgresConfig;
+  readonly #log: Logger;
+  readonly #waiters = new Map<string, Set<() => void>>();
+  #client: pg.Client | undefined;
+  #stopped = false;
+
+  constructor(config: PostgresConfig, log: Logger) {
+    this.#config = config;
+    this.#log = log;
+  }
+
+  /** Whether notifications arrive at the moment. */
+  get connected(): boolean {
+    return this.#client !== undefined;
+  }
+
+  /** Number of open subscriptions. */
+  get size(): number {
+    return [...this.#waiters.values()].reduce((sum, waiters) => sum + waiters.size, 0);
+  }
+
+  /** Connects, and connects again whenever the connection is lost. */
+  async start(): Promise<void> {
+    if (this.#stopped) return;
+    const client = new pg.Client(connectionSettings(this.#config));
+    client.on('error', (error) => this.#log.warn({ reason: error.message }, 'the connection for events was lost'));
+    try {
+      await client.connect();
+      client.on('notification', ({ payload }) => this.#announce(payload ?? ''));
+      await client.query(`listen ${eventChannel}`);
+    } catch (error) {
+      this.#log.warn({ reason: messageOf(error) }, 'cannot listen for events');
+      void client.end().catch(() => undefined);
+      this.#startAgain();
+      return;
+    }
+    client.once('end', () => {
+      this.#client = undefined;
+      this.#startAgain();
+    });
+    this.#client = client;
+    // Whatever was announced while nobody listened.
+    for (const waiters of this.#waiters.values()) for (const wake of waiters) wake();
+  }
+
+  #startAgain(): void {
+    setTimeout(() => void this.start(), 500).unref();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#client?.end();
+  }
+
+  subscribe(tenant: string, sessionId: string): Subscription {
+    const key = keyOf(tenant, sessionId);
+    const waiters = this.#waiters.get(key) ?? new Set();
+    this.#waiters.set(key, waiters);
+    let news = false;
+    let notify = () => {};
+    const wake = () => {
+      news = true;
+      notify();
+    };
+    waiters.add(wake);
+    return {
+      next: async (timeout, signal) => {
+        if (!news && !signal.aborted) {
+          await new Promise<void>((resolve) => {
+            const timer = setTimeout(resolve, timeout);
+            notify = () => {
+              clearTimeout(timer);
+              signal.removeEventListener('abort', notify);
+              resolve();
+            };
+            signal.addEventListener('abort', notify, { once: true });
+          });
+        }
+        const had = news;
+        news = false;
+        return had;
+      },
+      close: () => {
+        waiters.delete(wake);
+        if (waiters.size === 0) this.#waiters.delete(key);
+      },
+    };
+  }
+
+  #announce(payload: string): void {
+    const notice = parseNotice(payload);
+    if (notice === undefined) return;
+    for (const wake of this.#waiters.get(keyOf(notice.tenant, notice.sessionId)) ?? []) wake();
+  }
+}

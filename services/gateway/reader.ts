@@ -1,0 +1,129 @@
+import { type EventType, type Turn, workflowIdOf } from '@somagent/orchestrator/contract.ts';
+import { type Database, ofTenant } from '@somagent/orchestrator/database.ts';
+import { turnColumns } from '@somagent/orchestrator/session-store.ts';
+import type { Kysely } from 'kysely';
+import type { Cursor } from './identifiers.ts';
+
+/** A session as clients see it. */
+export interface SessionView {
+  readonly id: string;
+  readonly workflowId: string;
+  readonly status: 'open' | 'closed';
+  readonly closeReason: 'client' | 'idle' | null;
+  readonly persona: string | null;
+  readonly createdAt: string;
+  readonly closedAt: string | null;
+}
+
+/** An event of a session with its place in the order. */
+export interface StoredEvent {
+  readonly seq: number;
+  readonly type: EventType;
+  readonly data: unknown;
+}
+
+/** Which events to read. */
+export interface EventFilter {
+  readonly tenant: string;
+  readonly sessionId: string;
+  /** Only events with a higher number. */
+  readonly after: number;
+  /** Only events of this turn. */
+  readonly turnId?: string;
+  readonly limit: number;
+}
+
+const sessionColumns = ['tenant', 'id', 'status', 'close_reason', 'persona', 'created_at', 'closed_at'] as const;
+
+/** Everything that the gateway reads. It writes nothing: that is the workflow's part. */
+export class SessionReader {
+  readonly #db: Kysely<Database>;
+
+  constructor(db: Kysely<Database>) {
+    this.#db = db;
+  }
+
+  async session(tenant: string, id: string): Promise<SessionView | undefined> {
+    const row = await this.#db
+      .selectFrom('session')
+      .select(sessionColumns)
+      .where(ofTenant(tenant))
+      .where('id', '=', id)
+      .executeTakeFirst();
+    return row && viewOf(row);
+  }
+
+  /** Sessions of a tenant, newest first, after the cursor. */
+  async sessions(tenant: string, limit: number, after?: Cursor): Promise<SessionView[]> {
+    const rows = await this.#db
+      .selectFrom('session')
+      .select(sessionColumns)
+      .where(ofTenant(tenant))
+      .$if(after !== undefined, (query) =>
+        query.where(({ eb, refTuple, tuple }) =>
+          eb(refTuple('created_at', 'id'), '<', tuple(after?.createdAt ?? new Date(), after?.id ?? '')),
+        ),
+      )
+      .orderBy('created_at', 'desc')
+      .orderBy('id', 'desc')
+      .limit(limit)
+      .execute();
+    return rows.map(viewOf);
+  }
+
+  async turns(tenant: string, sessionId: string): Promise<Turn[]> {
+    return this.#db
+      .selectFrom('turn')
+      .select(turnColumns)
+      .where(ofTenant(tenant))
+      .where('session_id', '=', sessionId)
+      .orderBy('number')
+      .execute();
+  }
+
+  async turn(tenant: string, sessionId: string, id: string): Promise<Turn | undefined> {
+    return this.#db
+      .selectFrom('turn')
+      .select(turnColumns)
+      .where(ofTenant(tenant))
+      .where('session_id', '=', sessionId)
+      .where('id', '=', id)
+      .executeTakeFirst();
+  }
+
+  /** Events in order. */
+  async events(filter: EventFilter): Promise<StoredEvent[]> {
+    const { turnId } = filter;
+    const rows = await this.#db
+      .selectFrom('session_event')
+      .select(['seq', 'type', 'data'])
+      .where(ofTenant(filter.tenant))
+      .where('session_id', '=', filter.sessionId)
+      .where('seq', '>', String(filter.after))
+      .$if(turnId !== undefined, (query) => query.where('turn_id', '=', turnId ?? null))
+      .orderBy('seq')
+      .limit(filter.limit)
+      .execute();
+    return rows.map(({ seq, type, data }) => ({ seq: Number(seq), type, data }));
+  }
+}
+
+interface SessionRow {
+  readonly tenant: string;
+  readonly id: string;
+  readonly status: 'open' | 'closed';
+  readonly close_reason: 'client' | 'idle' | null;
+  readonly persona: string | null;
+  readonly created_at: Date;
+  readonly closed_at: Date | null;
+}
+
+const viewOf = (row: SessionRow): SessionView => ({
+  id: row.id,
+  workflowId: workflowIdOf(row.tenant, row.id),
+  status: row.status,
+  closeReason: row.close_reason,
+  persona: row.persona,
+  createdAt: row.created_at.toISOString(),
+  closedAt: row.closed_at?.toISOString() ?? null,
+});
