@@ -106,6 +106,7 @@ export function missingFamilies(families: readonly ToolFamily[] = toolFamilies):
 
 /** Builds what is not in the cache, two families at a time at low priority. A second call compiles nothing. */
 export async function buildToolchain(say: Progress, families: readonly ToolFamily[] = toolFamilies): Promise<void> {
+  deleteUnfinished();
   const queue = missingFamilies(families);
   let left = queue.length;
   if (left === 0) return say(`toolchain: all ${families.length} families are built`);
@@ -122,10 +123,22 @@ export async function buildToolchain(say: Progress, families: readonly ToolFamil
   await Promise.all([worker(), worker()]);
 }
 
+const unfinished = '.building-';
+
+/** Deletes what killed builds left behind; the name of the folder holds the pid of its builder. */
+function deleteUnfinished(): void {
+  if (!existsSync(toolchainCache())) return;
+  for (const name of readdirSync(toolchainCache())) {
+    if (!name.startsWith(unfinished)) continue;
+    const builder = name.slice(unfinished.length).split('-')[0];
+    if (!existsSync(`/proc/${builder}`)) rmSync(join(toolchainCache(), name), { recursive: true, force: true });
+  }
+}
+
 async function buildFamily(family: ToolFamily): Promise<void> {
   const target = familyFolder(family);
   mkdirSync(toolchainCache(), { recursive: true });
-  const building = mkdtempSync(join(toolchainCache(), `.building-${family.name}-`));
+  const building = mkdtempSync(join(toolchainCache(), `${unfinished}${process.pid}-`));
   try {
     await compile(family, building);
     mkdirSync(join(target, '..'), { recursive: true });
