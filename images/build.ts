@@ -15,7 +15,7 @@ export type Say = (line: string) => void;
 const logs = (name: string): string => join(imageCache(), 'logs', `${name}.log`);
 
 /** Name of an image in the local storage. */
-const localReference = (name: ImageName): string => `localhost/somagent/${name}:${imageTag(name)}`;
+const localReference = (name: ImageName, tag = imageTag(name)): string => `localhost/somagent/${name}:${tag}`;
 
 /** Runs buildah on a storage of our own, so that images of other tools on this machine stay as they are. */
 function buildah(args: readonly string[], log: string): Promise<string> {
@@ -82,6 +82,8 @@ async function inOrder(names: readonly ImageName[], work: (name: ImageName) => P
 }
 
 async function buildImage(name: ImageName): Promise<void> {
+  // Taken once: an edit during the build must not give this content the name of the next.
+  const tag = imageTag(name);
   const log = logs(name);
   rmSync(log, { force: true });
   const folder = join(imageCache(), 'context', `${name}-${process.pid}`);
@@ -89,6 +91,7 @@ async function buildImage(name: ImageName): Promise<void> {
   try {
     cpSync(join(repository, 'images', name), folder, { recursive: true, filter: (path) => !isIgnored(lastPart(path)) });
     await stages[name]?.({ folder, log, repository });
+    if (imageTag(name) !== tag) throw new Error(`image ${name}: a source changed while it was read; run this again`);
     const { parent, arguments: given = {} } = imageDefinition(name);
     const values = { ...given, ...(parent === undefined ? {} : { BASE: localReference(parent) }) };
     const args = Object.entries(values).flatMap(([key, value]) => ['--build-arg', `${key}=${value}`]);
@@ -102,7 +105,7 @@ async function buildImage(name: ImageName): Promise<void> {
       '--format',
       'oci',
     ];
-    await buildah(['bud', ...isolation, ...args, '--tag', localReference(name), folder], log);
+    await buildah(['bud', ...isolation, ...args, '--tag', localReference(name, tag), folder], log);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -138,7 +141,7 @@ async function isInRegistry(registry: string, name: ImageName): Promise<boolean>
 export async function pruneImages(say: Say): Promise<void> {
   const log = logs('prune');
   await buildah(['rm', '--all'], log);
-  const wanted = new Set(imageNames.map(localReference));
+  const wanted = new Set(imageNames.map((name) => localReference(name)));
   const old = [...(await stored())].filter((reference) => !wanted.has(reference));
   for (const reference of old.filter((each) => !each.startsWith('<none>'))) await buildah(['rmi', reference], log);
   await buildah(['rmi', '--prune'], log);
