@@ -43,6 +43,8 @@ export function patroniConfig(props: PatroniConfigProps): string {
       pgpass: '/tmp/pgpass',
       use_unix_socket: true,
       use_unix_socket_repl: true,
+      // A new member starts to copy at once; otherwise it waits minutes for the primary's next checkpoint.
+      basebackup: [{ checkpoint: 'fast' }],
       remove_data_directory_on_rewind_failure: true,
       remove_data_directory_on_diverged_timelines: true,
       parameters: parameters(props),
