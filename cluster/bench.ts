@@ -41,6 +41,7 @@ export async function benchmark(places: Layout, say: Progress, flags: ReadonlySe
     );
     runs.push(result);
   }
+  await deleteApp(places);
   const best = Math.min(...runs.map(total));
   const median = runs.map(total).sort((a, b) => a - b)[Math.floor(runs.length / 2)] ?? best;
   const text = `command → API, DNS and app pod answering: median ${median.toFixed(1)} s, best ${best.toFixed(1)} s of ${count} runs\n`;
@@ -84,6 +85,12 @@ async function deployAndProbe({ state }: Layout, since: () => number): Promise<P
     deadline: 120_000,
   });
   return { api: apiTime, app: since() };
+}
+
+async function deleteApp({ state }: Layout): Promise<void> {
+  const api = new Api(new Pki(state));
+  await api.delete(`/api/v1/namespaces/${namespace}`);
+  api.close();
 }
 
 const url = `http://app.${namespace}.svc.cluster.local:8080/health`;
