@@ -18,7 +18,8 @@ export async function gatherEvidence(object: LiveObject, api: KubernetesApi): Pr
   };
 }
 
-async function podsOf(object: LiveObject, api: KubernetesApi): Promise<readonly LiveObject[]> {
+/** The pods of a workload. */
+export async function podsOf(object: LiveObject, api: KubernetesApi): Promise<readonly LiveObject[]> {
   if (object.kind === 'Pod') return [object];
   const selector = (object['spec'] as { selector?: { matchLabels?: Record<string, string> } } | undefined)?.selector
     ?.matchLabels;

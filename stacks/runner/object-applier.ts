@@ -1,8 +1,8 @@
 import { describe, type Manifest } from '@somagent/components/bridge/index.ts';
-import { gatherEvidence } from './evidence.ts';
+import { gatherEvidence, podsOf } from './evidence.ts';
 import { type Explanation, explain, explainRefusal, inOneLine } from './explain.ts';
 import { fieldManager, gone, stackLabel } from './inventory.ts';
-import { type KubernetesApi, KubernetesApiError, type LiveObject } from './kubernetes-api.ts';
+import { type KubernetesApi, KubernetesApiError, type LiveObject, type ObjectReference } from './kubernetes-api.ts';
 import { readiness } from './readiness.ts';
 
 /** An object that could not be brought to work. */
@@ -53,6 +53,7 @@ async function write(manifest: Manifest, api: KubernetesApi, options: ApplyObjec
     const before = await gone(api, manifest);
     refuseForeign(manifest, before, options.stack);
     if (isFailedJob(before)) await replaceable(manifest, api);
+    else if (before !== undefined) await endBackOff(before, api);
     return await applyOwn(manifest, before, api, options);
   } catch (error) {
     if (error instanceof KubernetesApiError) throw new StuckError(explainRefusal(manifest, error));
@@ -117,8 +118,26 @@ function isFailedJob(before: LiveObject | undefined): boolean {
   return conditions.some(({ type, status }) => type === 'Failed' && status === 'True');
 }
 
+const workloads = new Set(['Deployment', 'StatefulSet', 'DaemonSet', 'Job']);
+const backOff = /BackOff|ErrImagePull|CreateContainerConfigError/;
+
+/**
+ * The kubelet tries a pod that failed again after up to five minutes. Whoever applies again has mended something and
+ * shall not wait for that: pods in such a pause are made anew.
+ */
+async function endBackOff(before: LiveObject, api: KubernetesApi): Promise<void> {
+  if (!workloads.has(before.kind)) return;
+  const pausing = (await podsOf(before, api)).filter((pod) => {
+    const status = pod['status'] as { containerStatuses?: { state?: { waiting?: { reason?: string } } }[] } | undefined;
+    return (status?.containerStatuses ?? []).some(({ state }) => backOff.test(state?.waiting?.reason ?? ''));
+  });
+  // A Job would count the deletion of its pod as a failure.
+  if (before.kind === 'Job' && pausing.length > 0) await replaceable(before, api);
+  else await Promise.all(pausing.map((pod) => api.delete({ ...pod, apiVersion: 'v1', kind: 'Pod' })));
+}
+
 /** A Job's template is immutable and a failed one stays failed: make room for a new one. */
-async function replaceable(manifest: Manifest, api: KubernetesApi): Promise<void> {
+async function replaceable(manifest: ObjectReference, api: KubernetesApi): Promise<void> {
   await api.delete(manifest, 'Foreground');
   await gone(api, manifest);
 }
