@@ -12,34 +12,30 @@ const problemSchema = z.object({
   error: z.string().optional(),
 });
 
-/** One question and its answer, as the gateway tells it. Fields that it does not promise are optional. */
+/** One question and its answer, as the gateway's routes declare it. */
 export const turnSchema = z.looseObject({
-  id: z.union([z.string(), z.number()]).optional(),
+  id: z.string().optional(),
   prompt: z.string().optional(),
-  answer: z.string().nullish(),
-  status: z.string().optional(),
-  usage: z.record(z.string(), z.unknown()).nullish(),
-  timings: z.record(z.string(), z.unknown()).nullish(),
+  answer: z.string(),
+  status: z.string(),
+  error: z.string().nullish(),
+  timings: z.record(z.string(), z.number().nullable()).nullish(),
 });
 export type Turn = z.output<typeof turnSchema>;
 
-/** A session, as the gateway tells it. */
+/** A session, as the gateway's routes declare it. */
 export const sessionSchema = z.looseObject({
   id: z.string(),
-  workflowId: z.string().optional(),
+  workflowId: z.string(),
   status: z.string(),
-  createdAt: z.string().optional(),
-  turn: turnSchema.nullish(),
+  createdAt: z.string(),
+  turn: turnSchema.optional(),
   turns: z.array(turnSchema).optional(),
 });
 export type Session = z.output<typeof sessionSchema>;
 
 /** A page of sessions, newest first. */
-export const pageSchema = z.looseObject({
-  sessions: z.array(sessionSchema).optional(),
-  items: z.array(sessionSchema).optional(),
-  nextCursor: z.string().nullish(),
-});
+export const pageSchema = z.looseObject({ sessions: z.array(sessionSchema), nextCursor: z.string().nullable() });
 
 const timeoutMs = 120_000;
 
@@ -88,11 +84,6 @@ export class Gateway {
       `the gateway answered ${method} ${path} with something unknown: ${z.prettifyError(parsed.error)}`,
       'use the soma command of the same version as the platform',
     );
-  }
-
-  /** Sends a request whose answer does not matter. */
-  async done(method: string, path: string, call: Call = {}): Promise<void> {
-    await (await this.#send(method, path, call)).body?.cancel();
   }
 
   /** Sends a request and yields the events of its answer until the gateway ends it. */
@@ -169,6 +160,8 @@ async function refused(response: Response, what: string): Promise<CliFailure> {
     const seconds = response.headers.get('retry-after') ?? 'a few';
     return new CliFailure(`the gateway is asked too often: ${problem}`, `run it again in ${seconds} seconds`);
   }
+  if (status === 502)
+    return new CliFailure(`the model did not answer: ${problem}`, 'soma logs orchestrator, then soma logs slm');
   if (status >= 500)
     return new CliFailure(`the gateway failed at ${what}: ${problem}`, 'soma status, then soma logs gateway');
   return new CliFailure(`the gateway did not accept ${what}: ${problem}`, 'correct what it names', exitCodes.usage);

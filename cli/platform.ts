@@ -46,7 +46,7 @@ export function downSteps(options: PlatformOptions): Step[] {
   ];
 }
 
-/** What `status` runs before it looks at the pods itself. */
+/** What `status` runs before it looks at the pods itself; it ends with 1 when the cluster is in trouble. */
 export function statusSteps(options: PlatformOptions): Step[] {
   return usesLocalCluster(options) ? [{ what: 'cluster', program: ['cluster/main.ts', 'status'] }] : [];
 }

@@ -19,9 +19,9 @@ describe('formatTable', () => {
 
 describe('formatReport', () => {
   it('tells question, answer, workflow, latencies and how to go on', () => {
-    const session = { id: 's1', status: 'open', workflowId: 'session/acme/s1' };
+    const session = { id: 's1', status: 'open', workflowId: 'session/acme/s1', createdAt: '2026-01-01T00:00:00Z' };
     const timings = { queue: 4.25, firstToken: 31, model: 80, platform: 19.6, total: 99.6, absent: null };
-    const turn = { prompt: 'Who are you?', answer: 'A tiny model.', timings };
+    const turn = { prompt: 'Who are you?', answer: 'A tiny model.', status: 'completed', timings };
     assert.equal(
       formatReport(session, turn, { signInMs: 24.4, answerMs: 120.7 }, 'npx soma'),
       [
@@ -39,14 +39,15 @@ describe('formatReport', () => {
 });
 
 describe('formatSession', () => {
-  it('shows every turn, also one without an answer', () => {
+  it('shows every turn, also one that did not complete', () => {
     const turns = [
-      { prompt: 'a', answer: 'b' },
-      { prompt: 'c', answer: null, status: 'running' },
+      { prompt: 'a', answer: 'b', status: 'completed' },
+      { prompt: 'c', answer: '', status: 'failed', error: 'the model is gone' },
     ];
     assert.equal(
-      formatSession({ id: 's1', status: 'open', turns }),
-      'session   s1\nstatus    open\n\nquestion  a\nanswer    b\n\nquestion  c\nanswer    (running)\n',
+      formatSession({ id: 's1', status: 'open', workflowId: 'w', createdAt: 't', turns }),
+      'session   s1\nstatus    open\nworkflow  w\ncreated   t\n\n' +
+        'question  a\nanswer    b\n\nquestion  c\nanswer     (the model is gone)\n',
     );
   });
 });

@@ -11,15 +11,19 @@ export function formatTable(header: readonly string[], rows: readonly (readonly 
 
 /** A session in words. */
 export function formatSession(session: Session): string {
-  const lines = [`session   ${session.id}`, `status    ${session.status}`];
-  if (session.workflowId !== undefined) lines.push(`workflow  ${session.workflowId}`);
-  if (session.createdAt !== undefined) lines.push(`created   ${session.createdAt}`);
+  const lines = [
+    `session   ${session.id}`,
+    `status    ${session.status}`,
+    `workflow  ${session.workflowId}`,
+    `created   ${session.createdAt}`,
+  ];
   for (const turn of session.turns ?? (session.turn ? [session.turn] : [])) lines.push('', ...turnLines(turn));
   return `${lines.join('\n')}\n`;
 }
 
 function turnLines(turn: Turn): string[] {
-  return [`question  ${turn.prompt ?? ''}`, `answer    ${turn.answer ?? `(${turn.status ?? 'none yet'})`}`];
+  const unusual = turn.status === 'completed' ? '' : ` (${turn.error ?? turn.status})`;
+  return [`question  ${turn.prompt ?? ''}`, `answer    ${turn.answer}${unusual}`.trimEnd()];
 }
 
 /** Times of one session as its client saw them, in milliseconds. */
@@ -36,9 +40,9 @@ export interface Latencies {
 export function formatReport(session: Session, turn: Turn, latencies: Latencies, command: string): string {
   const lines = [
     `question  ${turn.prompt ?? ''}`,
-    `answer    ${turn.answer ?? ''}`,
+    `answer    ${turn.answer}`,
     `session   ${session.id}`,
-    `workflow  ${session.workflowId ?? '(not told)'}`,
+    `workflow  ${session.workflowId}`,
     `latency   ${formatLatencies(turn, latencies)}`,
     `next      ${command} session turn ${session.id} "and then?"`,
     `          ${command} session show ${session.id}`,
@@ -50,7 +54,7 @@ function formatLatencies(turn: Turn, latencies: Latencies): string {
   const parts = [`answer ${milliseconds(latencies.answerMs)}`];
   if (latencies.firstTokenMs !== undefined) parts.push(`first token ${milliseconds(latencies.firstTokenMs)}`);
   for (const [name, value] of Object.entries(turn.timings ?? {})) {
-    if (typeof value === 'number') parts.push(`${wordsOf(name)} ${milliseconds(value)}`);
+    if (value !== null) parts.push(`${wordsOf(name)} ${milliseconds(value)}`);
   }
   parts.push(`sign-in ${milliseconds(latencies.signInMs)}`);
   return parts.join(', ');

@@ -1,9 +1,18 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { Cluster } from './cluster.ts';
+import { CliFailure, exitCodes } from './failure.ts';
 import { showLogs } from './logs.ts';
 import { readOutputs } from './outputs.ts';
 import { downSteps, runSteps, statusSteps, upSteps } from './platform.ts';
-import { askTurn, endSession, listSessions, type SessionContext, showSession, startSession } from './session.ts';
+import {
+  askTurn,
+  cancelTurn,
+  closeSession,
+  listSessions,
+  type SessionContext,
+  showSession,
+  startSession,
+} from './session.ts';
 import { showStatus } from './status.ts';
 import { kubeconfigOf, resolveTarget, type TargetOptions } from './target.ts';
 
@@ -35,7 +44,7 @@ export function createProgram(context: ProgramContext): Command {
     .option('--json', 'print results as JSON, one value per line')
     .addOption(new Option('--stack <name>', 'stack to work on').default('dev').env('STACK'))
     .option('--kubeconfig <file>', 'cluster to use instead of the local one')
-    .option('--context <name>', 'context of the kubeconfig')
+    .addOption(new Option('--context <name>', 'context of the kubeconfig').env('SOMA_CONTEXT'))
     .option('--region <name>', 'region to talk to (default: the first of the stack)')
     .showHelpAfterError('run soma --help, or soma <command> --help')
     .exitOverride();
@@ -78,6 +87,12 @@ class Surroundings {
 
 type Make = () => Surroundings;
 
+/** A failure to tell later: what comes next tells more about its cause. */
+function asFailure(error: unknown): CliFailure {
+  if (error instanceof CliFailure && error.exitCode !== exitCodes.interrupted) return error;
+  throw error;
+}
+
 function addPlatformCommands(program: Command, context: ProgramContext, make: Make): void {
   const { root, signal, write } = context;
   program
@@ -100,8 +115,12 @@ function addPlatformCommands(program: Command, context: ProgramContext, make: Ma
     .description('what runs, and why something does not')
     .action(async () => {
       const surroundings = make();
-      if (!surroundings.options.json) await runSteps(root, statusSteps(surroundings.options), signal);
-      await showStatus(await surroundings.cluster(), surroundings.options.json === true, write);
+      const { json = false } = surroundings.options;
+      const machine = json
+        ? undefined
+        : await runSteps(root, statusSteps(surroundings.options), signal).catch(asFailure);
+      await showStatus(await surroundings.cluster(), json, write);
+      if (machine !== undefined) throw machine;
     });
   program
     .command('logs')
@@ -148,6 +167,8 @@ function addSessionCommands(program: Command, make: Make): void {
     .action((id, question, options) => askTurn(make().session(options), id, question, options.stream === true));
   add('cancel', 'cancel the turn that runs')
     .argument('<id>')
-    .option('--close', 'close the session for good')
-    .action((id, options) => endSession(make().session(options), id, options.close === true));
+    .action((id, options) => cancelTurn(make().session(options), id));
+  add('close', 'close a session for good')
+    .argument('<id>')
+    .action((id, options) => closeSession(make().session(options), id));
 }

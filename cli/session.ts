@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import { CliFailure } from './failure.ts';
+import type { ServerEvent } from './events.ts';
+import { CliFailure, exitCodes } from './failure.ts';
 import { Gateway, pageSchema, type Session, sessionSchema, type Turn, turnSchema } from './gateway.ts';
 import { formatReport, formatSession, formatTable, type Latencies } from './print.ts';
 import type { Target } from './target.ts';
@@ -60,6 +62,7 @@ export async function startSession(context: SessionContext, options: StartOption
     return;
   }
   const times = { signInMs, answerMs: performance.now() - started };
+  if (session.turn?.status === 'failed') throw turnFailed(session.turn, context.command);
   if (options.report && session.turn) report(context, session, { prompt: options.question, ...session.turn }, times);
   else print(context, session, formatSession(session));
 }
@@ -78,21 +81,23 @@ export async function askTurn(context: SessionContext, id: string, question: str
   }
   const headers = { 'idempotency-key': randomUUID() };
   const turn = await gateway.json(turnSchema, 'POST', path(id, '/turns'), { body: { prompt: question }, headers });
-  print(context, turn, `${turn.answer ?? `(${turn.status ?? 'no answer'})`}\n`);
+  print(context, turn, `${turn.answer}\n`);
 }
 
-const tokenData = z.looseObject({
-  text: z.string().optional(),
-  delta: z.string().optional(),
-  token: z.string().optional(),
-});
-const failureData = z.looseObject({
-  detail: z.string().optional(),
-  message: z.string().optional(),
-  error: z.string().optional(),
-});
+const tokenData = z.object({ text: z.string() });
 
-/** Asks a question and prints its answer while it is generated. */
+/** What a turn that is being streamed has come to. */
+interface Progress {
+  answer: string;
+  firstTokenMs: number | undefined;
+  /** Number of the last event; the same events come again after a reconnection. */
+  lastId: number;
+}
+
+const longestOutage = 20;
+const pauseMs = 500;
+
+/** Asks a question and prints its answer while it is generated; asks again with the same key when a gateway goes. */
 async function streamTurn(
   context: SessionContext,
   gateway: Gateway,
@@ -100,25 +105,15 @@ async function streamTurn(
   question: string,
   started: number,
 ): Promise<{ turn: Turn; firstTokenMs: number | undefined }> {
-  let answer = '';
-  let firstTokenMs: number | undefined;
   const call = { body: { prompt: question }, headers: { 'idempotency-key': randomUUID() } };
-  for await (const { event, data } of gateway.events('POST', path(id, '/turns'), call)) {
-    if (event === 'turn.token') {
-      const text = textOf(JSON.parse(data));
-      firstTokenMs ??= performance.now() - started;
-      answer += text;
-      if (!context.json) context.write(text);
-    } else if (event === 'turn.restarted') {
-      // The worker died and another one begins the answer anew: what was printed is void.
-      answer = '';
-      if (!context.json) context.write('\n[the answer begins anew]\n');
-    } else if (event === 'turn.failed') {
-      throw turnFailed(JSON.parse(data), context.command);
-    } else if (event === 'turn.completed' || event === 'turn.cancelled') {
-      if (!context.json) context.write(event === 'turn.cancelled' ? ' [cancelled]\n' : '\n');
-      return { turn: endedTurn(JSON.parse(data), question, answer), firstTokenMs };
+  const progress: Progress = { answer: '', firstTokenMs: undefined, lastId: 0 };
+  for (let attempt = 1; attempt <= longestOutage; attempt += 1) {
+    const turn = await readTurn(context, gateway.events('POST', path(id, '/turns'), call), progress, started);
+    if (turn !== undefined) {
+      if (!context.json) context.write(turn.status === 'cancelled' ? ' [cancelled]\n' : '\n');
+      return { turn: { ...turn, prompt: question }, firstTokenMs: progress.firstTokenMs };
     }
+    await sleep(pauseMs, undefined, { signal: context.signal });
   }
   throw new CliFailure(
     'the gateway ended the stream before the answer was complete',
@@ -126,21 +121,49 @@ async function streamTurn(
   );
 }
 
-function endedTurn(data: unknown, question: string, answer: string): Turn {
-  const parsed = turnSchema.safeParse(data);
-  const turn = parsed.success ? parsed.data : {};
-  return { ...turn, prompt: question, answer: turn.answer ?? answer };
+/** @returns the ended turn, or undefined when the stream broke before its end */
+async function readTurn(
+  context: SessionContext,
+  events: AsyncIterable<ServerEvent>,
+  progress: Progress,
+  started: number,
+): Promise<Turn | undefined> {
+  try {
+    for await (const { id, event, data } of events) {
+      if (id !== undefined && Number(id) <= progress.lastId) continue;
+      progress.lastId = Number(id ?? progress.lastId);
+      if (event === 'turn.token') showToken(context, tokenData.parse(JSON.parse(data)).text, progress, started);
+      if (event === 'turn.restarted') restart(context, progress);
+      if (event === 'turn.failed') throw turnFailed(JSON.parse(data), context.command);
+      if (event === 'turn.completed' || event === 'turn.cancelled') return turnSchema.parse(JSON.parse(data));
+    }
+  } catch (error) {
+    // Only a connection that broke is worth another try, and only after it had been there.
+    const broken =
+      error instanceof TypeError || (error instanceof CliFailure && error.exitCode === exitCodes.unreachable);
+    if (!broken || progress.lastId === 0) throw error;
+  }
+  return undefined;
 }
+
+function showToken(context: SessionContext, text: string, progress: Progress, started: number): void {
+  progress.firstTokenMs ??= performance.now() - started;
+  progress.answer += text;
+  if (!context.json) context.write(text);
+}
+
+/** The worker died and another one begins the answer anew: what was printed is void. */
+function restart(context: SessionContext, progress: Progress): void {
+  if (!context.json && progress.answer !== '') context.write('\n[the answer begins anew]\n');
+  progress.answer = '';
+}
+
+const failureData = z.looseObject({ error: z.string().nullish() });
 
 function turnFailed(data: unknown, command: string): CliFailure {
   const parsed = failureData.safeParse(data);
-  const problem = parsed.success ? (parsed.data.error ?? parsed.data.detail ?? parsed.data.message) : undefined;
+  const problem = parsed.success ? parsed.data.error : undefined;
   return new CliFailure(`the turn failed: ${problem ?? 'no reason was given'}`, `${command} logs orchestrator`);
-}
-
-function textOf(value: unknown): string {
-  const parsed = tokenData.safeParse(value);
-  return parsed.success ? (parsed.data.text ?? parsed.data.delta ?? parsed.data.token ?? '') : '';
 }
 
 /** Lists the tenant's sessions, newest first. */
@@ -151,8 +174,7 @@ export async function listSessions(
   const { gateway } = await signIn(context);
   const query = new URLSearchParams({ limit: options.limit, ...(options.cursor ? { cursor: options.cursor } : {}) });
   const page = await gateway.json(pageSchema, 'GET', `/v1/sessions?${query}`);
-  const sessions = page.sessions ?? page.items ?? [];
-  const rows = sessions.map(({ id, status, createdAt, workflowId }) => [id, status, createdAt ?? '', workflowId ?? '']);
+  const rows = page.sessions.map(({ id, status, createdAt, workflowId }) => [id, status, createdAt, workflowId]);
   const more = page.nextCursor ? `more: ${context.command} session list --cursor ${page.nextCursor}\n` : '';
   const empty = `no sessions yet: ${context.command} session start --question "..."\n`;
   print(
@@ -169,14 +191,19 @@ export async function showSession(context: SessionContext, id: string): Promise<
   print(context, session, formatSession(session));
 }
 
-/** Cancels the turn that runs, or closes the session for good. */
-export async function endSession(context: SessionContext, id: string, close: boolean): Promise<void> {
+const cancelledSchema = z.looseObject({ cancelled: z.string().nullable() });
+
+/** Cancels the turn that runs. */
+export async function cancelTurn(context: SessionContext, id: string): Promise<void> {
   const { gateway } = await signIn(context);
-  if (close) await gateway.done('DELETE', path(id));
-  else await gateway.done('POST', path(id, '/cancel'));
-  print(
-    context,
-    { id, [close ? 'closed' : 'cancelled']: true },
-    `${close ? 'closed' : 'cancelled the turn of'} ${id}\n`,
-  );
+  const result = await gateway.json(cancelledSchema, 'POST', path(id, '/cancel'));
+  const text = result.cancelled === null ? 'no turn was running\n' : `cancelled turn ${result.cancelled}\n`;
+  print(context, result, text);
+}
+
+/** Closes a session for good. */
+export async function closeSession(context: SessionContext, id: string): Promise<void> {
+  const { gateway } = await signIn(context);
+  const session = await gateway.json(sessionSchema, 'DELETE', path(id));
+  print(context, session, formatSession(session));
 }
