@@ -34,7 +34,7 @@ test('as pods: one head that is never doubled, with a token', () => {
 test('as pods: workers join the head by its name', () => {
   const worker = cluster({ workers: 2 }).find('Deployment', 'ray-worker');
   assert.equal(worker.spec.replicas, 2);
-  assert.equal(worker.spec.template.spec.containers[0].command[2], '--address=ray-head.north-runtime.svc:6379');
+  assert.equal(worker.spec.template.spec.containers[0].command[4], '--address=ray-head.north-runtime.svc:6379');
 });
 
 test('for the operator: one RayService whose pods have the same security and environment', () => {

@@ -146,7 +146,9 @@ export class RayCluster extends Construct {
       ...this.#identity('worker'),
       ...this.#tokenNode(),
       command: [
-        ...['ray', 'start', `--address=${headHost}:${GCS}`, '--node-ip-address=$(POD_IP)', '--num-cpus=1'],
+        // The module, not the script `ray`: a script names the interpreter of the machine that installed it.
+        ...['python3', '-m', 'ray.scripts.scripts', 'start'],
+        ...[`--address=${headHost}:${GCS}`, '--node-ip-address=$(POD_IP)', '--num-cpus=1'],
         ...[`--object-store-memory=${80 * 2 ** 20}`],
         ...[`--node-manager-port=${NODE_MANAGER}`, '--block'],
       ],
