@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -33,7 +35,10 @@ type agent struct {
 	pods       corelisters.PodLister
 	policies   networkinglisters.NetworkPolicyLister
 	changed    chan struct{}
-	applied    string
+	announced  announced
+	// mutex lets one transaction at a time be compared with, and become, what is applied.
+	mutex   sync.Mutex
+	applied string
 }
 
 // start closes the table if there is none, and returns when the agent knows the whole cluster.
@@ -97,21 +102,30 @@ func (a *agent) run(ctx context.Context) {
 	for {
 		if err := a.sync(ctx); err != nil && ctx.Err() == nil {
 			slog.Error("the rules could not be changed and stay as they were", "error", err)
-			a.applied = ""
+			a.forget()
 			time.AfterFunc(retryTime, func() { a.onChange().OnDelete(nil) })
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-resync.C:
-			a.applied = ""
+			a.forget()
 		case <-a.changed:
 			time.Sleep(gatherTime)
 		}
 	}
 }
 
+// forget makes the next sync write the table, whatever the kernel is believed to have.
+func (a *agent) forget() {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	a.applied = ""
+}
+
 func (a *agent) sync(ctx context.Context) error {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
 	current, err := a.read()
 	if err != nil {
 		return err
@@ -150,7 +164,7 @@ func (a *agent) read() (state, error) {
 	if err != nil {
 		return state{}, err
 	}
-	return state{byName(namespaces), pods, policies}, nil
+	return state{byName(namespaces), pods, policies, a.announcedFor(pods)}, nil
 }
 
 func byName(namespaces []*corev1.Namespace) map[string]*corev1.Namespace {
@@ -159,4 +173,13 @@ func byName(namespaces []*corev1.Namespace) map[string]*corev1.Namespace {
 		named[namespace.Name] = namespace
 	}
 	return named
+}
+
+// announcedFor gives the announced addresses that the pods' status does not have yet.
+func (a *agent) announcedFor(pods []*corev1.Pod) map[types.UID]netip.Addr {
+	waiting := map[types.UID]bool{}
+	for _, pod := range pods {
+		waiting[pod.UID] = len(pod.Status.PodIPs) == 0
+	}
+	return a.announced.copy(func(uid types.UID) bool { return !waiting[uid] })
 }

@@ -73,7 +73,7 @@ type portMatch struct {
 func compile(s state) ruleSet {
 	c := compiler{
 		namespaces: s.namespaces,
-		pods:       addressedPods(s.pods),
+		pods:       s.addressedPods(),
 		policies:   slices.SortedFunc(slices.Values(s.policies), comparePolicies),
 	}
 	result := ruleSet{isolated: map[direction][]podChain{}}
@@ -101,10 +101,10 @@ type compiler struct {
 
 // addressedPods gives one pod per address, in order of address. An address is handed out again while the object of its
 // last owner still lingers: then the pod that is not being deleted has it, and of two the younger.
-func addressedPods(pods []*corev1.Pod) []addressed {
+func (s state) addressedPods() []addressed {
 	owners := map[netip.Addr]*corev1.Pod{}
-	for _, pod := range pods {
-		address, ok := podAddress(pod)
+	for _, pod := range s.pods {
+		address, ok := s.podAddress(pod)
 		if ok && (owners[address] == nil || supersedes(pod, owners[address])) {
 			owners[address] = pod
 		}

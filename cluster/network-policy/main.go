@@ -20,6 +20,14 @@ import (
 )
 
 func main() {
+	// How the CNI specification tells a plugin from a program.
+	if command := os.Getenv("CNI_COMMAND"); command != "" {
+		if err := plugin(command, os.Getenv("CNI_ARGS"), os.Stdin, os.Stdout); err != nil {
+			pluginFailure(os.Stdout, err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
@@ -32,6 +40,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("network-policy", flag.ContinueOnError)
 	kubeconfig := flags.String("kubeconfig", "", "path of the kubeconfig of the API server")
 	podRange := flags.String("pod-range", "", "addresses of pods as IPv4 CIDR, such as 10.244.0.0/16")
+	socket := flags.String("socket", "", "path of the socket on which the CNI plugin announces new pods; optional")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -57,6 +66,11 @@ func run(ctx context.Context, args []string) error {
 	started, err := start(ctx, nft, client, parsed.Masked())
 	if err != nil {
 		return err
+	}
+	if *socket != "" {
+		if err := started.listen(ctx, *socket); err != nil {
+			return err
+		}
 	}
 	started.run(ctx)
 	return nil

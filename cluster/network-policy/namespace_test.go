@@ -1,9 +1,9 @@
 package main
 
 import (
-	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -21,7 +21,7 @@ func enter(path string) error {
 }
 
 func listenAt(t *testing.T, address string, port int) error {
-	listener, err := net.Listen("tcp4", fmt.Sprintf("%s:%d", address, port))
+	listener, err := net.Listen("tcp4", net.JoinHostPort(address, strconv.Itoa(port)))
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func listenAt(t *testing.T, address string, port int) error {
 
 func dialOnce(address string, port int, deadline time.Duration) error {
 	dialer := net.Dialer{Timeout: deadline, FallbackDelay: -1}
-	conn, err := dialer.Dial("tcp4", fmt.Sprintf("%s:%d", address, port))
+	conn, err := dialer.Dial("tcp4", net.JoinHostPort(address, strconv.Itoa(port)))
 	if err != nil {
 		return err
 	}
