@@ -1,6 +1,6 @@
 import { k8s } from 'cdk8s-plus-33';
 import type { ContentConfigMap } from './content-config-map.ts';
-import { bytesOf, type Resources, resourceRequirements } from './quantity.ts';
+import { canonicalBytes, type Resources, resourceRequirements } from './quantity.ts';
 import type { SecretRef } from './secret-plan.ts';
 import type { ServiceIdentity } from './service-identity.ts';
 import { InvalidPropError, pinnedImage, port } from './validate.ts';
@@ -195,9 +195,9 @@ function fileVolumes(props: PodProps): k8s.Volume[] {
 
 function scratchVolumes(scratch: Readonly<Record<string, string>>): k8s.Volume[] {
   return Object.entries(scratch).map(([path, size]) => {
-    bytesOf(`scratch ${path}`, size);
     const medium = path.startsWith('/dev/shm') ? { medium: 'Memory' } : {};
-    return { name: volumeName(path), emptyDir: { ...medium, sizeLimit: k8s.Quantity.fromString(size) } };
+    const sizeLimit = k8s.Quantity.fromString(canonicalBytes(`scratch ${path}`, size));
+    return { name: volumeName(path), emptyDir: { ...medium, sizeLimit } };
   });
 }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { bytesOf, millicoresOf, resourceRequirements } from './quantity.ts';
+import { bytesOf, canonicalBytes, canonicalCores, millicoresOf, resourceRequirements } from './quantity.ts';
 
 test('quantities are read exactly', () => {
   assert.equal(bytesOf('storage', '512Mi'), 536_870_912);
@@ -29,4 +29,19 @@ test('the limit is the request where none is given, and never below it', () => {
   assert.throws(() => resourceRequirements('resources', { cpu: '50m', memory: '1Gi', memoryLimit: '512Mi' }), {
     message: 'resources.memory is "1Gi"; allowed: at most memoryLimit (512Mi). Raise memoryLimit.',
   });
+});
+
+test('amounts are written as the API server returns them', () => {
+  assert.equal(canonicalBytes('memory', '1024Mi'), '1Gi');
+  assert.equal(canonicalBytes('memory', '1536Mi'), '1536Mi');
+  assert.equal(canonicalCores('cpu', '1000m'), '1');
+  assert.equal(canonicalCores('cpu', '1500m'), '1500m');
+  const amount = fc.tuple(fc.integer({ min: 1, max: 99_999 }), fc.constantFrom('Ki', 'Mi', 'Gi', 'Ti'));
+  fc.assert(
+    fc.property(amount, ([count, suffix]) => {
+      const canonical = canonicalBytes('memory', `${count}${suffix}`);
+      assert.equal(bytesOf('memory', canonical), bytesOf('memory', `${count}${suffix}`));
+      assert.equal(canonicalBytes('memory', canonical), canonical);
+    }),
+  );
 });

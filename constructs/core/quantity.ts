@@ -31,6 +31,23 @@ export function millicoresOf(field: string, quantity: string): number {
   );
 }
 
+/**
+ * The form in which the API server returns an amount of memory or storage: the largest suffix without a fraction. Written
+ * so at once, what is declared and what is stored never differ (`1024Mi` comes back as `1Gi`).
+ */
+export function canonicalBytes(field: string, quantity: string): string {
+  const suffixes = Object.entries(BINARY).reverse();
+  const bytes = bytesOf(field, quantity);
+  const [suffix, factor] = suffixes.find(([, candidate]) => bytes % candidate === 0) ?? ['Ki', 1024];
+  return `${bytes / factor}${suffix}`;
+}
+
+/** The form in which the API server returns processor time: whole cores without suffix, else thousandths. */
+export function canonicalCores(field: string, quantity: string): string {
+  const millicores = millicoresOf(field, quantity);
+  return millicores % 1000 === 0 ? String(millicores / 1000) : `${millicores}m`;
+}
+
 /** What one container may use: what it is promised (request) and where it is stopped (limit). */
 export interface Resources {
   /** Promised processor time, such as `100m`. */
@@ -58,5 +75,9 @@ export function resourceRequirements(field: string, resources: Resources) {
   if (bytesOf(`${field}.memory`, memory) > bytesOf(`${field}.memoryLimit`, memoryLimit)) {
     throw new InvalidPropError(`${field}.memory`, memory, `at most memoryLimit (${memoryLimit})`, 'Raise memoryLimit.');
   }
-  return { requests: { cpu, memory }, limits: { cpu: cpuLimit, memory: memoryLimit } };
+  const amounts = (cores: string, bytes: string) => ({
+    cpu: canonicalCores(`${field}.cpu`, cores),
+    memory: canonicalBytes(`${field}.memory`, bytes),
+  });
+  return { requests: amounts(cpu, memory), limits: amounts(cpuLimit, memoryLimit) };
 }

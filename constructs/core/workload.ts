@@ -4,6 +4,7 @@ import { contentHash } from './content-hash.ts';
 import { type Identity, objectLabels, selectorLabels } from './labels.ts';
 import { type Environment, type PodProps, type Probes, podTemplate, type SecretMount } from './pod.ts';
 import { type Endpoint, PodNetwork } from './pod-network.ts';
+import { canonicalBytes } from './quantity.ts';
 import { placeOf } from './region-chart.ts';
 import { dnsLabel, integerBetween } from './validate.ts';
 
@@ -166,7 +167,7 @@ export class StatefulWorkload extends Workload {
         // Spelled out because the API server fills it in: a later comparison would see a difference.
         volumeMode: 'Filesystem',
         ...(storageClass !== undefined && { storageClassName: storageClass }),
-        resources: { requests: { storage: k8s.Quantity.fromString(size) } },
+        resources: { requests: { storage: k8s.Quantity.fromString(canonicalBytes(`size of volume ${name}`, size)) } },
       },
     };
   }

@@ -44,7 +44,7 @@ test('a quota is set where it is given, and checked', () => {
   const quotas = manifests.filter(({ kind }) => kind === 'ResourceQuota');
   assert.equal(quotas.length, 1);
   assert.equal(quotas[0].metadata.namespace, 'north-data');
-  assert.deepEqual(quotas[0].spec.hard, { 'requests.cpu': '2', 'limits.memory': '4Gi', pods: 20 });
+  assert.deepEqual(quotas[0].spec.hard, { 'requests.cpu': '2', 'limits.memory': '4Gi', pods: '20' });
   assert.throws(
     () => new RegionNamespaces(app, 'b', { region: 'south', quotas: { data: { ...quota, memory: '4G' } } }),
     {

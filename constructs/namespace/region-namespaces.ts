@@ -1,7 +1,7 @@
 import { Chart } from 'cdk8s';
 import { k8s } from 'cdk8s-plus-33';
 import type { Construct } from 'constructs';
-import { bytesOf, millicoresOf } from '../core/quantity.ts';
+import { canonicalBytes, canonicalCores } from '../core/quantity.ts';
 import { type Plane, planeNamespace, planes, platformLabels } from '../core/region-chart.ts';
 import { dnsLabel, integerBetween } from '../core/validate.ts';
 
@@ -107,16 +107,14 @@ function resourceQuota(
   labels: Record<string, string>,
   quota: PlaneQuota,
 ) {
-  millicoresOf('quota.cpu', quota.cpu);
-  bytesOf('quota.memory', quota.memory);
   const pods = integerBetween('quota.pods', quota.pods, 1, 10_000);
   return new k8s.KubeResourceQuota(scope, id, {
     metadata: { name: 'plane', namespace, labels },
     spec: {
       hard: {
-        'requests.cpu': k8s.Quantity.fromString(quota.cpu),
-        'limits.memory': k8s.Quantity.fromString(quota.memory),
-        pods: k8s.Quantity.fromNumber(pods),
+        'requests.cpu': k8s.Quantity.fromString(canonicalCores('quota.cpu', quota.cpu)),
+        'limits.memory': k8s.Quantity.fromString(canonicalBytes('quota.memory', quota.memory)),
+        pods: k8s.Quantity.fromString(String(pods)),
       },
     },
   });

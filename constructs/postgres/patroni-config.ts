@@ -86,7 +86,7 @@ function consensus(members: number) {
     failsafe_mode: true,
     ...(members === 1
       ? { synchronous_mode: false }
-      : // Strict: without any replica left, writes wait; an acknowledged write is never on one disk only.
+      : // Strict: once a replica has joined, writes wait while none is left: what is acknowledged is on two disks.
         { synchronous_mode: 'quorum', synchronous_mode_strict: true, synchronous_node_count: 1 }),
   };
 }
