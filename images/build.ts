@@ -90,7 +90,7 @@ async function buildImage(name: ImageName): Promise<void> {
   rmSync(folder, { recursive: true, force: true });
   try {
     cpSync(join(repository, 'images', name), folder, { recursive: true, filter: (path) => !isIgnored(lastPart(path)) });
-    await stages[name]?.({ folder, log, repository });
+    await stages[name]?.({ folder, log, repository, inputs: imageDefinition(name).inputs });
     if (imageTag(name) !== tag) throw new Error(`image ${name}: a source changed while it was read; run this again`);
     const { parent, arguments: given = {} } = imageDefinition(name);
     const values = { ...given, ...(parent === undefined ? {} : { BASE: localReference(parent) }) };

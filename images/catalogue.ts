@@ -69,7 +69,8 @@ const definitions = {
     'cluster/toolchain/temporal/go.mod',
     'cluster/toolchain/temporal/go.sum',
   ]),
-  gateway: service('gateway', 'HTTP API of sessions'),
+  // The gateway speaks the orchestrator's contract and reads its tables.
+  gateway: service('gateway', 'HTTP API of sessions', ['services/orchestrator']),
   orchestrator: service('orchestrator', 'Temporal worker of sessions'),
   'ray-slm': {
     description: 'Ray Serve, llama.cpp and the bundled model',

@@ -8,7 +8,7 @@ import { type ImageName, imageDefinition } from './catalogue.ts';
 export const repository = fileURLToPath(new URL('..', import.meta.url));
 
 /** Made by tools or used only by developers: none of it decides what an image contains. */
-const ignoredNames = new Set(['node_modules', 'dist', '__pycache__', 'README.md', 'tests', 'histories']);
+const ignoredNames = new Set(['node_modules', 'dist', '__pycache__', 'README.md', 'tests', 'testing', 'histories']);
 const ignoredEndings = ['.test.ts', '_test.go', '.pyc', '.gguf', '.log'];
 
 /** True for a name in an input folder that does not decide what an image contains. */

@@ -1,6 +1,7 @@
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'esbuild';
+import { type ImageName, imageDefinition } from '../catalogue.ts';
 import { run } from '../command.ts';
 import type { Stage } from './stage.ts';
 
@@ -11,7 +12,7 @@ const notBundled = ['@temporalio/worker', '@temporalio/core-bridge', '@temporali
 const absent = ['pg-native'];
 
 /** Fills `app/` with one Node service: `main.js`, and what a bundle can't hold under `node_modules`. */
-export async function stageService(name: string, { folder, log, repository }: Stage): Promise<void> {
+export async function stageService(name: ImageName, { folder, log, repository, inputs }: Stage): Promise<void> {
   const service = join(repository, 'services', name);
   const app = join(folder, 'app');
   mkdirSync(app, { recursive: true });
@@ -34,7 +35,7 @@ export async function stageService(name: string, { folder, log, repository }: St
       js: "import { createRequire as __r } from 'node:module'; const require = __r(import.meta.url); const __filename = import.meta.filename; const __dirname = import.meta.dirname;",
     },
   });
-  checkInputs(name, Object.keys(bundled.metafile.inputs));
+  checkInputs(name, Object.keys(bundled.metafile.inputs), inputs);
   const imports = Object.values(bundled.metafile.outputs).flatMap((output) => output.imports);
   const outside = notBundled.filter((each) => imports.some(({ path }) => path === each || path.startsWith(`${each}/`)));
   for (const path of packageFolders(outside, repository)) {
@@ -50,8 +51,8 @@ export async function stageService(name: string, { folder, log, repository }: St
 }
 
 /** A source that the catalogue does not name as an input could change without the image's tag. */
-function checkInputs(name: string, inputs: readonly string[]): void {
-  const declared = [`services/${name}/`, 'services/kit/', 'node_modules/'];
+function checkInputs(name: ImageName, inputs: readonly string[]): void {
+  const declared = ['node_modules/', ...imageDefinition(name).inputs.map((input) => `${input}/`)];
   const strays = inputs.filter((input) => !declared.some((folder) => input.startsWith(folder)) && !input.includes(':'));
   if (strays.length === 0) return;
   throw new Error(
