@@ -226,7 +226,7 @@ function configurationMissing({ pods, events }: Evidence): Finding | undefined {
 }
 
 const refusedConnection =
-  /(?:ECONNREFUSED|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|connection refused|no such host|could not translate host name|could not connect|Connection refused|i\/o timeout|context deadline exceeded)/;
+  /(?:ECONNREFUSED|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|connection refused|connection timeout|Connection terminated|no such host|could not translate host name|could not connect|Connection refused|i\/o timeout|context deadline exceeded)/;
 const serviceName = /([a-z0-9](?:[-a-z0-9]*[a-z0-9])?\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)\.svc(?:\.[a-z.]+)?(?::(\d+))?/;
 
 function dependencyDown({ pods, emptyServices = [] }: Evidence): Finding | undefined {

@@ -3,7 +3,7 @@ import { gatherEvidence, podsOf } from './evidence.ts';
 import { type Explanation, explain, explainRefusal, inOneLine } from './explain.ts';
 import { fieldManager, gone, stackLabel } from './inventory.ts';
 import { type KubernetesApi, KubernetesApiError, type LiveObject, type ObjectReference } from './kubernetes-api.ts';
-import { readiness } from './readiness.ts';
+import { type Readiness, readiness } from './readiness.ts';
 
 /** An object that could not be brought to work. */
 export class StuckError extends Error {
@@ -154,7 +154,7 @@ async function untilReady(applied: LiveObject, api: KubernetesApi, options: Appl
   let reported = 0;
   for (;;) {
     if (live === undefined) throw new StuckError(vanished(applied));
-    const verdict = await readiness(live, api);
+    const verdict = await steadiness(await readiness(live, api), live, api);
     if (verdict.state === 'ready') return live;
     const dueForLook = elapsed() > reported + 10 || verdict.state === 'failed' || elapsed() > limit;
     if (dueForLook) {
@@ -174,6 +174,26 @@ async function untilReady(applied: LiveObject, api: KubernetesApi, options: Appl
     await new Promise((resolve) => setTimeout(resolve, elapsed() < 3 ? 150 : 500));
     live = await readPatiently(applied, api);
   }
+}
+
+/** Seconds that a restarted container must run before its workload counts as ready. */
+const settlingSeconds = 15;
+
+/** A container that crashes right after its start is ready for a moment, again and again, where it has no probe. */
+async function steadiness(verdict: Readiness, live: LiveObject, api: KubernetesApi): Promise<Readiness> {
+  if (verdict.state !== 'ready' || !workloads.has(live.kind) || live.kind === 'Job') return verdict;
+  for (const pod of await podsOf(live, api)) {
+    const status = pod['status'] as
+      | { containerStatuses?: { lastState?: { terminated?: { finishedAt?: string } } }[] }
+      | undefined;
+    for (const { lastState } of status?.containerStatuses ?? []) {
+      const ended = Date.parse(lastState?.terminated?.finishedAt ?? '');
+      const seconds = (Date.now() - ended) / 1000;
+      if (seconds < settlingSeconds)
+        return { state: 'waiting', detail: `pod ${pod.metadata.name} restarted ${Math.round(seconds)} s ago` };
+    }
+  }
+  return verdict;
 }
 
 /** An explanation that stays the same for long enough is believed, before the time limit is over. */
