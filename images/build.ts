@@ -90,7 +90,7 @@ async function buildImage(name: ImageName): Promise<void> {
   rmSync(folder, { recursive: true, force: true });
   try {
     cpSync(join(repository, 'images', name), folder, { recursive: true, filter: (path) => !isIgnored(lastPart(path)) });
-    await stages[name]?.({ folder, log, repository, inputs: imageDefinition(name).inputs });
+    await stages[name]?.({ folder, log, repository });
     if (imageTag(name) !== tag) throw new Error(`image ${name}: a source changed while it was read; run this again`);
     const { parent, arguments: given = {} } = imageDefinition(name);
     const values = { ...given, ...(parent === undefined ? {} : { BASE: localReference(parent) }) };
@@ -113,17 +113,26 @@ async function buildImage(name: ImageName): Promise<void> {
 
 const lastPart = (path: string): string => path.slice(path.lastIndexOf('/') + 1);
 
-/** Puts the named images where the kubelet pulls them from. Blobs that the registry has are not sent again. */
+/**
+ * Puts the named images where the kubelet pulls them from: builds what is missing, sends what the registry lacks. Blobs
+ * that it has are not sent again.
+ */
 export async function pushImages(names: readonly ImageName[], registry: string, say: Say): Promise<void> {
   const onLoopback = /^(127\.0\.0\.1|localhost|\[::1\])(:\d+)?$/.test(registry);
+  const lacking: ImageName[] = [];
   for (const name of names) {
-    if (imageDefinition(name).intermediate) continue;
-    const target = `${registry}/somagent/${name}:${imageTag(name)}`;
-    if (onLoopback && (await isInRegistry(registry, name))) continue;
+    if (imageDefinition(name).intermediate || (onLoopback && (await isInRegistry(registry, name)))) continue;
+    lacking.push(name);
+  }
+  if (lacking.length === 0) return say(`images: ${registry} has all`);
+  await buildImages(lacking, say);
+  for (const name of lacking) {
     const start = performance.now();
     // Only loopback may go without TLS; packing blobs that never leave the machine would cost more than it saves.
     const transport = onLoopback ? ['--tls-verify=false', '--disable-compression'] : [];
-    await buildah(['push', ...transport, localReference(name), `docker://${target}`], logs(`push-${name}`));
+    const tag = imageTag(name);
+    const target = `docker://${registry}/somagent/${name}:${tag}`;
+    await buildah(['push', ...transport, localReference(name, tag), target], logs(`push-${name}`));
     say(`images: ${name} pushed in ${seconds(start)} s`);
   }
 }

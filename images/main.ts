@@ -8,7 +8,7 @@ const usage = `Usage: node images/main.ts <command> [image ...] [--registry HOST
   list            every image, its tag and what it is
   tag <image>     the content hash that names the present version
   build [image]   build what is not built yet, parents too (default: all)
-  push [image]    put images into the registry (default: 127.0.0.1:5000)
+  push [image]    build and put into the registry what it lacks (default: 127.0.0.1:5000)
   prune           remove images and files of older versions`;
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);

@@ -12,7 +12,7 @@ const notBundled = ['@temporalio/worker', '@temporalio/core-bridge', '@temporali
 const absent = ['pg-native'];
 
 /** Fills `app/` with one Node service: `main.js`, and what a bundle can't hold under `node_modules`. */
-export async function stageService(name: ImageName, { folder, log, repository, inputs }: Stage): Promise<void> {
+export async function stageService(name: ImageName, { folder, log, repository }: Stage): Promise<void> {
   const service = join(repository, 'services', name);
   const app = join(folder, 'app');
   mkdirSync(app, { recursive: true });
@@ -35,7 +35,7 @@ export async function stageService(name: ImageName, { folder, log, repository, i
       js: "import { createRequire as __r } from 'node:module'; const require = __r(import.meta.url); const __filename = import.meta.filename; const __dirname = import.meta.dirname;",
     },
   });
-  checkInputs(name, Object.keys(bundled.metafile.inputs), inputs);
+  checkInputs(name, Object.keys(bundled.metafile.inputs));
   const imports = Object.values(bundled.metafile.outputs).flatMap((output) => output.imports);
   const outside = notBundled.filter((each) => imports.some(({ path }) => path === each || path.startsWith(`${each}/`)));
   for (const path of packageFolders(outside, repository)) {

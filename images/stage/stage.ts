@@ -6,6 +6,4 @@ export interface Stage {
   readonly log: string;
   /** Root of the repository. */
   readonly repository: string;
-  /** What the catalogue names as inputs of this image. */
-  readonly inputs: readonly string[];
 }
