@@ -68,7 +68,7 @@ export const commands = {
 
   async render(options: CommandOptions): Promise<void> {
     const directory = join(options.directory ?? join(root, 'rendered'), options.stack);
-    const result = await render(await plan(program, await runOptions(options)), directory);
+    const result = render(await plan(program, await runOptions(options)), directory);
     options.reporter.line(`${directory}: ${result.files} files, ${result.changed} changed, ${result.removed} removed`);
   },
 

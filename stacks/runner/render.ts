@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, type Manifest } from '@somagent/components/bridge/index.ts';
 import { stringify } from 'yaml';
@@ -18,7 +18,7 @@ export interface RenderResult {
  * @param directory e.g. `rendered/production`; files of ours that are no longer declared are removed
  * @throws when an object holds a secret value: manifests live in Git
  */
-export async function render(planned: Plan, directory: string): Promise<RenderResult> {
+export function render(planned: Plan, directory: string): RenderResult {
   for (const object of planned.objects) refuseSecrets(object);
   const byRegion = new Map<string, RegisteredObject[]>();
   for (const object of planned.objects) {
@@ -28,10 +28,10 @@ export async function render(planned: Plan, directory: string): Promise<RenderRe
   let [files, changed, removed] = [0, 0, 0];
   for (const [region, objects] of byRegion) {
     const wanted = new Map(objects.map(({ manifest }) => [fileName(manifest), toYaml(manifest)]));
-    const result = await writeRegion(join(directory, region), wanted);
+    const result = writeRegion(join(directory, region), wanted);
     [files, changed, removed] = [files + wanted.size, changed + result.changed, removed + result.removed];
   }
-  removed += await removeOtherRegions(directory, byRegion);
+  removed += removeOtherRegions(directory, byRegion);
   return { files, changed, removed };
 }
 
@@ -49,31 +49,28 @@ function refuseSecrets({ manifest, secrets }: RegisteredObject): void {
   }
 }
 
-async function writeRegion(
-  directory: string,
-  wanted: ReadonlyMap<string, string>,
-): Promise<Omit<RenderResult, 'files'>> {
-  await mkdir(directory, { recursive: true });
-  let [changed, removed] = [0, 0];
-  for (const file of (await readdir(directory)).filter((name) => name.endsWith('.yaml') && !wanted.has(name))) {
-    await rm(join(directory, file));
-    removed += 1;
-  }
+/** Synchronous: thousands of small files cost three times the processor time through promises. */
+function writeRegion(directory: string, wanted: ReadonlyMap<string, string>): Omit<RenderResult, 'files'> {
+  mkdirSync(directory, { recursive: true });
+  const present = new Set(readdirSync(directory).filter((name) => name.endsWith('.yaml')));
+  const stale = [...present].filter((file) => !wanted.has(file));
+  for (const file of stale) rmSync(join(directory, file));
+  let changed = 0;
   for (const [file, text] of wanted) {
     const path = join(directory, file);
-    if ((await readFile(path, 'utf8').catch(() => '')) === text) continue;
-    await writeFile(path, text);
+    if (present.has(file) && readFileSync(path, 'utf8') === text) continue;
+    writeFileSync(path, text);
     changed += 1;
   }
-  return { changed, removed };
+  return { changed, removed: stale.length };
 }
 
-async function removeOtherRegions(directory: string, regions: ReadonlyMap<string, unknown>): Promise<number> {
+function removeOtherRegions(directory: string, regions: ReadonlyMap<string, unknown>): number {
   let removed = 0;
-  for (const entry of await readdir(directory, { withFileTypes: true })) {
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
     if (!entry.isDirectory() || regions.has(entry.name)) continue;
-    removed += (await readdir(join(directory, entry.name))).length;
-    await rm(join(directory, entry.name), { recursive: true });
+    removed += readdirSync(join(directory, entry.name)).length;
+    rmSync(join(directory, entry.name), { recursive: true });
   }
   return removed;
 }
@@ -83,14 +80,15 @@ const workloadKinds = ['Deployment', 'StatefulSet', 'DaemonSet', 'Job', 'CronJob
 
 function fileName(manifest: Manifest): string {
   const { name, namespace } = manifest.metadata;
-  const order = firstKinds.includes(manifest.kind)
-    ? '00'
-    : workloadKinds.includes(manifest.kind) ||
-        (manifest.apiVersion.split('/')[0]?.includes('.') && !manifest.apiVersion.includes('.k8s.io/'))
-      ? '20'
-      : '10';
+  const order = firstKinds.includes(manifest.kind) ? '00' : runs(manifest) ? '20' : '10';
   const parts = [order, manifest.kind.toLowerCase(), ...(namespace === undefined ? [] : [namespace]), name];
   return `${parts.join('-').replaceAll(/[^A-Za-z0-9.-]/g, '_')}.yaml`;
+}
+
+/** Workloads, and custom resources: an operator makes workloads of them. */
+function runs({ apiVersion, kind }: Manifest): boolean {
+  const group = apiVersion.split('/')[0] ?? '';
+  return workloadKinds.includes(kind) || (group.includes('.') && !group.endsWith('.k8s.io'));
 }
 
 function toYaml({ apiVersion, kind, metadata, ...rest }: Manifest): string {
