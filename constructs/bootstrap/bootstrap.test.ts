@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bootstrapOf, type Manifest, mountsOf, postgresOf, TestRegion, wholeRegion } from '../testing.ts';
+import { bootstrapOf, image, type Manifest, mountsOf, postgresOf, TestRegion, wholeRegion } from '../testing.ts';
+import { Bootstrap } from './bootstrap.ts';
 
 test('the Job gets the closed plan as an immutable file', () => {
   const region = new TestRegion();
@@ -63,4 +64,25 @@ test('every secret that a pod of the region mounts or reads is in the plan for i
     used.filter((secret) => !planned.has(secret)),
     [],
   );
+});
+
+test('the same task runs every night, never twice at once, and renews certificates', () => {
+  const region = new TestRegion();
+  region.plan.token('api-key', 'north-runtime');
+  bootstrapOf(region);
+  const { spec } = region.find('CronJob', 'bootstrap-renewal');
+  assert.equal(spec.schedule, '17 3 * * *');
+  assert.equal(spec.concurrencyPolicy, 'Forbid');
+  const { containers, serviceAccountName } = spec.jobTemplate.spec.template.spec;
+  assert.deepEqual(containers[0].command, ['node', '/app/main.js', 'secrets']);
+  assert.equal(serviceAccountName, 'bootstrap-secrets');
+});
+
+test('a wrong schedule says what to do', () => {
+  const region = new TestRegion();
+  const props = { image: image('bootstrap'), plan: region.plan, renewal: 'nightly' };
+  assert.throws(() => new Bootstrap(region.chart('system'), 'bootstrap', props), {
+    message:
+      'schedule of bootstrap-renewal is "nightly"; allowed: the five fields of cron. Use for instance "17 3 * * *".',
+  });
 });

@@ -4,7 +4,7 @@ import { instanceName } from '../core/labels.ts';
 import type { ApiServerAddress } from '../core/pod-network.ts';
 import type { SecretPlan, SecretPlanDocument } from '../core/secret-plan.ts';
 import { ServiceIdentity } from '../core/service-identity.ts';
-import { JobWorkload } from '../core/workload.ts';
+import { JobWorkload, ScheduledWorkload } from '../core/workload.ts';
 
 /** Options of {@link Bootstrap}. */
 export interface BootstrapProps {
@@ -14,6 +14,11 @@ export interface BootstrapProps {
   readonly plan: SecretPlan;
   /** Where the Kubernetes API is. @default anywhere, ports 443 and 6443 */
   readonly apiServer?: ApiServerAddress;
+  /**
+   * When certificates past two thirds of their life are renewed, in the five fields of cron, UTC.
+   * @default '17 3 * * *', every night
+   */
+  readonly renewal?: string;
 }
 
 /**
@@ -41,7 +46,7 @@ export class Bootstrap extends Construct {
       rules: [{ resources: ['secrets'], verbs: ['get', 'create', 'update', 'patch'] }],
       namespaces: namespacesOf(this.document),
     });
-    const job = new JobWorkload(this, 'job', {
+    const task = {
       ...identity,
       image: props.image,
       command: ['node', '/app/main.js', 'secrets'],
@@ -49,9 +54,12 @@ export class Bootstrap extends Construct {
       files: [{ path: '/etc/soma', config: plan }],
       serviceIdentity,
       resources: { cpu: '50m', memory: '96Mi', memoryLimit: '256Mi' },
-    });
+    };
+    const job = new JobWorkload(this, 'job', task);
     job.network.allowToApiServer(props.apiServer);
     job.node.addDependency(plan, serviceIdentity);
+    const renewal = { ...task, component: 'renewal', network: job.network, schedule: props.renewal ?? '17 3 * * *' };
+    new ScheduledWorkload(this, 'renewal', renewal).node.addDependency(job);
     this.jobName = job.jobName;
   }
 }

@@ -39,6 +39,7 @@ export {
 } from './secret-plan.ts';
 export { type Rule, ServiceIdentity, type ServiceIdentityProps } from './service-identity.ts';
 export {
+  cronSchedule,
   distinct,
   dnsLabel,
   httpsOrigin,
@@ -57,6 +58,8 @@ export {
   type DeploymentWorkloadProps,
   JobWorkload,
   type JobWorkloadProps,
+  ScheduledWorkload,
+  type ScheduledWorkloadProps,
   ServiceAddress,
   type ServiceAddressProps,
   StatefulWorkload,

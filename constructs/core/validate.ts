@@ -97,3 +97,9 @@ export function pinnedImage(field: string, value: string): string {
     'Take the reference from the image catalogue, or append ":<tag>".',
   );
 }
+
+/** A time in the five fields of cron, such as `17 3 * * *`. */
+export function cronSchedule(field: string, value: string): string {
+  if (/^([\d*][\d*,/-]*\s+){4}[\d*][\d*,/-]*$/.test(value)) return value;
+  throw new InvalidPropError(field, value, 'the five fields of cron', 'Use for instance "17 3 * * *".');
+}

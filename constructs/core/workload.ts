@@ -6,7 +6,7 @@ import { type Environment, type PodProps, type Probes, podTemplate, type SecretM
 import { type Endpoint, PodNetwork } from './pod-network.ts';
 import { canonicalBytes } from './quantity.ts';
 import { placeOf } from './region-chart.ts';
-import { dnsLabel, integerBetween } from './validate.ts';
+import { cronSchedule, dnsLabel, integerBetween } from './validate.ts';
 
 /** What a client of a server gets: variables and files. The network path is opened by {@link Connectable.connect}. */
 export interface Connection {
@@ -53,6 +53,11 @@ abstract class Workload extends Construct {
       env: Object.assign({}, ...connections.map(({ env }) => env), props.env),
       secrets: [...connections.flatMap(({ secrets }) => secrets), ...(props.secrets ?? [])],
     };
+  }
+
+  /** The pod of a task. */
+  protected template(component: string): k8s.PodTemplateSpec {
+    return podTemplate({ ...this.pod, name: component, labels: this.podLabels(), restartPolicy: 'Never' });
   }
 
   /** Labels of the pods: the object's own, and the one that puts them under the network policy. */
@@ -192,19 +197,42 @@ export class JobWorkload extends Workload {
 
   constructor(scope: Construct, id: string, props: JobWorkloadProps) {
     super(scope, id, props);
-    const spec: k8s.JobSpec = {
-      backoffLimit: integerBetween(`retries of ${this.name}`, props.retries ?? 30, 0, 1000),
-      activeDeadlineSeconds: props.deadlineSeconds ?? 1800,
-      template: podTemplate({
-        ...this.pod,
-        name: props.component,
-        labels: this.podLabels(),
-        restartPolicy: 'Never',
-      }),
-    };
+    const spec = jobSpec(this.name, props, this.template(props.component));
     this.jobName = dnsLabel('job name', `${this.name}-${contentHash(spec)}`);
     new k8s.KubeJob(this, 'job', { metadata: { name: this.jobName, labels: this.labels }, spec });
   }
+}
+
+/** Options of {@link ScheduledWorkload}. */
+export interface ScheduledWorkloadProps extends JobWorkloadProps {
+  /** When, in the five fields of cron, in UTC. */
+  readonly schedule: string;
+}
+
+/** A task that runs to its end again and again, never twice at once. */
+export class ScheduledWorkload extends Workload {
+  constructor(scope: Construct, id: string, props: ScheduledWorkloadProps) {
+    super(scope, id, props);
+    new k8s.KubeCronJob(this, 'cron-job', {
+      metadata: { name: this.name, labels: this.labels },
+      spec: {
+        schedule: cronSchedule(`schedule of ${this.name}`, props.schedule),
+        timeZone: 'Etc/UTC',
+        concurrencyPolicy: 'Forbid',
+        successfulJobsHistoryLimit: 1,
+        failedJobsHistoryLimit: 1,
+        jobTemplate: { spec: jobSpec(this.name, props, this.template(props.component)) },
+      },
+    });
+  }
+}
+
+function jobSpec(name: string, props: JobWorkloadProps, template: k8s.PodTemplateSpec): k8s.JobSpec {
+  return {
+    backoffLimit: integerBetween(`retries of ${name}`, props.retries ?? 30, 0, 1000),
+    activeDeadlineSeconds: props.deadlineSeconds ?? 1800,
+    template,
+  };
 }
 
 /** Options of {@link ServiceAddress}. */
