@@ -22,6 +22,8 @@ export interface StreamRequest {
   readonly turnId?: string;
   /** Types of events after which the stream ends. */
   readonly until: readonly EventType[];
+  /** Nothing more will happen: the stream ends after what is stored. @default false */
+  readonly complete?: boolean;
 }
 
 /** A comment this often keeps proxies from closing a silent stream, and reads once in case a notice was lost. */
@@ -64,6 +66,7 @@ async function follow(
       if (request.until.includes(type)) return true;
       after = seq;
     }
+    if (events.length < page && request.complete) return true;
     if (events.length < page && !(await news(heartbeat)) && !signal.aborted) await stream.write(': heartbeat\n\n');
   }
   return false;

@@ -110,9 +110,14 @@ export function createHandlers(dependencies: HandlerDependencies): Handlers {
 
     streamEvents: async (context) => {
       const address = addressOf(context.get('caller'), context.req.valid('param'));
-      await viewOf(address);
+      const { status } = await viewOf(address);
       const after = context.req.valid('header')['last-event-id'] ?? 0;
-      return eventStream(context, dependencies, { ...address, after, until: ['session.closed'] });
+      return eventStream(context, dependencies, {
+        ...address,
+        after,
+        until: ['session.closed'],
+        complete: status === 'closed',
+      });
     },
 
     cancelTurn: async (context) => {

@@ -1,7 +1,7 @@
 import { messageOf } from '@somagent/kit';
 import { ApplicationFailure, Context } from '@temporalio/activity';
 import type { GenerateInput, Generation, SessionActivities, Usage } from './contract.ts';
-import { isPermanent, type Model } from './model.ts';
+import { isPermanent, isTooLong, type Model, type ModelChunk, type ModelRequest, newerHalf } from './model.ts';
 import { type SessionStore, Superseded } from './session-store.ts';
 import { TokenBatch } from './token-batch.ts';
 
@@ -82,7 +82,7 @@ async function streamAnswer(
   });
   try {
     const request = { persona: input.persona, history, prompt: input.turn.prompt };
-    for await (const chunk of model.stream(request, cancellationSignal)) {
+    for await (const chunk of streamFitting(model, request, cancellationSignal)) {
       usage = chunk.usage ?? usage;
       if (chunk.text === '') continue;
       firstToken ??= since();
@@ -95,6 +95,20 @@ async function streamAnswer(
   // The client of the model ends the stream without an error when it is aborted.
   if (cancellationSignal.aborted) return interrupted(() => result('cancelled'));
   return result('completed');
+}
+
+/** Streams the answer to as much of the conversation as the model can read; the prompt itself is never cut. */
+async function* streamFitting(model: Model, request: ModelRequest, signal: AbortSignal): AsyncGenerator<ModelChunk> {
+  let history = request.history;
+  for (;;) {
+    try {
+      // A conversation that is too long is refused before the first token, so nothing is streamed twice.
+      return yield* model.stream({ ...request, history }, signal);
+    } catch (error) {
+      if (!isTooLong(error) || history.length === 0) throw error;
+      history = newerHalf(history);
+    }
+  }
 }
 
 /** A cancelled turn keeps what it has; one that loses its worker runs again on another. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import OpenAI from 'openai';
-import { isPermanent, messagesOf } from './model.ts';
+import { isPermanent, isTooLong, messagesOf, newerHalf } from './model.ts';
 
 test('the conversation is persona, earlier turns, prompt', () => {
   const request = { persona: 'Be brief.', history: [{ prompt: 'a?', answer: 'a.' }], prompt: 'b?' };
@@ -31,4 +31,13 @@ for (const [status, permanent] of [
 
 test('a lost connection is worth a retry', () => {
   assert.equal(isPermanent(new OpenAI.APIConnectionError({})), false);
+});
+
+test('a conversation that is too long is told apart, and its older half goes first', () => {
+  const body = { code: 'context_length_exceeded', message: 'too long' };
+  assert.equal(isTooLong(new OpenAI.APIError(400, body, 'too long', new Headers())), true);
+  assert.equal(isTooLong(new OpenAI.APIError(400, { code: 'other' }, 'no', new Headers())), false);
+  assert.deepEqual(newerHalf([1, 2, 3]), [3]);
+  assert.deepEqual(newerHalf([1, 2]), [2]);
+  assert.deepEqual(newerHalf([1]), []);
 });

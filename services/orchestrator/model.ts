@@ -82,3 +82,11 @@ export function isPermanent(error: unknown): boolean {
   const { status } = error;
   return typeof status === 'number' && status >= 400 && status < 500 && ![408, 409, 425, 429].includes(status);
 }
+
+/** Whether the conversation is longer than the model can read; fewer earlier turns may then fit. */
+export const isTooLong = (error: unknown): boolean =>
+  error instanceof OpenAI.APIError && error.code === 'context_length_exceeded';
+
+/** The newer half of the earlier turns; none of one. */
+export const newerHalf = <Item>(history: readonly Item[]): readonly Item[] =>
+  history.slice(Math.ceil(history.length / 2));
