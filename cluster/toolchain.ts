@@ -44,6 +44,12 @@ export const toolFamilies: readonly ToolFamily[] = [
     target: 'tool',
     binaries: { 'temporal-server': 'server', 'temporal-sql-tool': 'sql' },
   },
+  {
+    name: 'metrics-server',
+    folder: join(root, 'toolchain/metrics-server'),
+    target: 'tool',
+    binaries: same('metrics-server'),
+  },
   { name: 'coredns', folder: join(root, 'toolchain/coredns'), target: 'tool', binaries: same('coredns') },
   { name: 'registry', folder: join(root, 'toolchain/registry'), target: 'tool', binaries: same('registry') },
   { name: 'network-policy', folder: join(root, 'network-policy'), target: '.', binaries: same('network-policy') },

@@ -1,6 +1,7 @@
 import { network } from '../layout.ts';
 import type { Api, KubernetesObject } from './api.ts';
 import { apiServerUser } from './certificates.ts';
+import { metricsPort } from './programs.ts';
 
 /** An object and the collection that it is applied to. */
 interface Addon {
@@ -14,12 +15,12 @@ const labels = (name: string): Record<string, string> => ({
 });
 
 /** Applies what every cluster has: default StorageClass, DNS, and the rights of the node's own programs. */
-export async function applyAddons(api: Api, images: { coredns: string }): Promise<void> {
-  await Promise.all(addons(images).map(({ collection, object }) => api.apply(collection, object)));
+export async function applyAddons(api: Api, images: { coredns: string }, authority: Buffer): Promise<void> {
+  await Promise.all(addons(images, authority).map(({ collection, object }) => api.apply(collection, object)));
 }
 
 /** All add-ons. Pure: equal images give equal objects. */
-export function addons(images: { coredns: string }): Addon[] {
+export function addons(images: { coredns: string }, authority: Buffer): Addon[] {
   return [
     namespace(),
     storageClass(),
@@ -30,6 +31,7 @@ export function addons(images: { coredns: string }): Addon[] {
     ]),
     ...rights('storage', 'somagent:storage', storageRules),
     ...dns(images.coredns),
+    ...metrics(authority),
   ];
 }
 
@@ -87,6 +89,60 @@ function rights(name: string, user: string, rules: readonly object[], existing?:
   if (existing) return [binding];
   const object = { apiVersion: `${authorization}/v1`, kind: 'ClusterRole', metadata, rules };
   return [{ collection: `${base}/clusterroles`, object }, binding];
+}
+
+/** The metrics API, served by a process of the node: a Service without selector leads to it. */
+function metrics(authority: Buffer): Addon[] {
+  const name = 'metrics-server';
+  const user = 'somagent:metrics-server';
+  const core = '/api/v1/namespaces/kube-system';
+  const authorization = 'rbac.authorization.k8s.io';
+  const metadata = { name, namespace: 'kube-system', labels: labels(name) };
+  const reader = {
+    apiVersion: `${authorization}/v1`,
+    kind: 'RoleBinding',
+    metadata,
+    roleRef: { apiGroup: authorization, kind: 'Role', name: 'extension-apiserver-authentication-reader' },
+    subjects: [{ apiGroup: authorization, kind: 'User', name: user }],
+  };
+  const service = {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata,
+    spec: { ports: [{ name: 'https', port: 443, targetPort: metricsPort, protocol: 'TCP' }] },
+  };
+  const endpoints = {
+    apiVersion: 'discovery.k8s.io/v1',
+    kind: 'EndpointSlice',
+    metadata: { ...metadata, labels: { ...labels(name), 'kubernetes.io/service-name': name } },
+    addressType: 'IPv4',
+    ports: [{ name: 'https', port: metricsPort, protocol: 'TCP' }],
+    endpoints: [{ addresses: [network.nodeAddress], conditions: { ready: true } }],
+  };
+  const registration = {
+    apiVersion: 'apiregistration.k8s.io/v1',
+    kind: 'APIService',
+    metadata: { name: 'v1beta1.metrics.k8s.io', labels: labels(name) },
+    spec: {
+      group: 'metrics.k8s.io',
+      version: 'v1beta1',
+      groupPriorityMinimum: 100,
+      versionPriority: 100,
+      caBundle: authority.toString('base64'),
+      service: { name, namespace: 'kube-system' },
+    },
+  };
+  return [
+    ...rights(name, user, [
+      { apiGroups: [''], resources: ['nodes/metrics'], verbs: ['get'] },
+      { apiGroups: [''], resources: ['pods', 'nodes'], verbs: ['get', 'list', 'watch'] },
+    ]),
+    ...rights(`${name}-delegator`, user, [], 'system:auth-delegator'),
+    { collection: `/apis/${authorization}/v1/namespaces/kube-system/rolebindings`, object: reader },
+    { collection: `${core}/services`, object: service },
+    { collection: '/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices', object: endpoints },
+    { collection: '/apis/apiregistration.k8s.io/v1/apiservices', object: registration },
+  ];
 }
 
 const dnsPort = 1053;

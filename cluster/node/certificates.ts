@@ -63,6 +63,13 @@ const requests = {
   kubelet: { authority: 'ca', commonName: `system:node:${nodeName}`, organization: 'system:nodes', usages: ['client'] },
   'kube-proxy': { authority: 'ca', commonName: 'system:kube-proxy', usages: ['client'] },
   'network-policy': { authority: 'ca', commonName: 'somagent:network-policy', usages: ['client'] },
+  'metrics-server': { authority: 'ca', commonName: 'somagent:metrics-server', usages: ['client'] },
+  'metrics-server-tls': {
+    authority: 'ca',
+    commonName: 'metrics-server',
+    usages: ['server'],
+    dnsNames: ['metrics-server.kube-system.svc'],
+  },
   storage: { authority: 'ca', commonName: 'somagent:storage', usages: ['client'] },
 } as const satisfies Record<string, CertificateRequest>;
 
@@ -77,6 +84,7 @@ export const kubeconfigUsers = [
   'kube-proxy',
   'network-policy',
   'storage',
+  'metrics-server',
 ] as const satisfies readonly CertificateName[];
 
 export type KubeconfigUser = (typeof kubeconfigUsers)[number];

@@ -20,9 +20,13 @@ export const programNames = [
   'kube-proxy',
   'network-policy',
   'storage',
+  'metrics-server',
 ] as const;
 
 export type ProgramName = (typeof programNames)[number];
+
+/** Port of the metrics server at the node's address; pods never dial it. */
+export const metricsPort = 4443;
 
 /** How each program is started. Settings have to be written before: their content is part of the digest. */
 export function programs(paths: NodePaths, pki: Pki): Record<ProgramName, Program> {
@@ -96,6 +100,10 @@ function commands(paths: NodePaths, pki: Pki): Record<ProgramName, Command> {
         '--pod-range',
         network.podRange,
       ],
+    },
+    'metrics-server': {
+      name: 'metrics-server',
+      command: [toolPath('metrics-server'), ...metricsArguments(pki)],
     },
     storage: {
       name: 'storage',
@@ -189,6 +197,22 @@ function clientArguments(kubeconfig: string): string[] {
     // One node has one of each: an election would only delay the start.
     '--leader-elect=false',
     '--profiling=false',
+  ];
+}
+
+function metricsArguments(pki: Pki): string[] {
+  const kubeconfig = pki.kubeconfig('metrics-server');
+  return [
+    `--kubeconfig=${kubeconfig}`,
+    `--authentication-kubeconfig=${kubeconfig}`,
+    `--authorization-kubeconfig=${kubeconfig}`,
+    `--bind-address=${network.nodeAddress}`,
+    `--secure-port=${metricsPort}`,
+    `--tls-cert-file=${pki.certificate('metrics-server-tls')}`,
+    `--tls-private-key-file=${pki.key('metrics-server-tls')}`,
+    `--kubelet-certificate-authority=${pki.certificate('ca')}`,
+    '--kubelet-preferred-address-types=InternalIP',
+    '--metric-resolution=15s',
   ];
 }
 

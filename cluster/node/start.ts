@@ -39,6 +39,8 @@ export async function startCluster(places: Layout, say: Progress): Promise<void>
     const api = new Api(node.pki);
     await Promise.all([ensureOwnImages(node, say), startControlPlane(node, api, say)]);
     await waitForNode(node, api, say);
+    // Nothing waits for it: it is the one program that a start can end without.
+    await ensurePrograms(node, ['metrics-server']);
     api.close();
     writeSecret(places.kubeconfig, readFileSync(node.pki.kubeconfig('admin'), 'utf8'));
   } finally {
@@ -88,7 +90,7 @@ async function startControlPlane(node: Node, api: Api, say: Progress): Promise<v
     'network-policy',
     'storage',
   ]);
-  await applyAddons(api, node.images);
+  await applyAddons(api, node.images, readFileSync(node.pki.certificate('ca')));
   say('started: controller manager, kubelet, scheduler, proxy, network policies, storage; add-ons applied');
 }
 

@@ -20,7 +20,15 @@ export interface StopOptions {
 const order: readonly { readonly names: readonly ProgramName[]; readonly deadline: number }[] = [
   // Whoever would start pods again goes before the pods do.
   {
-    names: ['kubelet', 'kube-controller-manager', 'kube-scheduler', 'kube-proxy', 'storage', 'network-policy'],
+    names: [
+      'kubelet',
+      'kube-controller-manager',
+      'kube-scheduler',
+      'kube-proxy',
+      'storage',
+      'metrics-server',
+      'network-policy',
+    ],
     deadline: 5000,
   },
   { names: ['kube-apiserver', 'containerd'], deadline: 3000 },
