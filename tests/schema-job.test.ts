@@ -47,7 +47,22 @@ async function jobOnOwnDatabases(): Promise<object> {
 
 const inDatabase = (database: string, sql: string) => query(`\\connect ${database}\n${sql}`);
 
-const versions = (database: string) => inDatabase(database, 'select new_version from schema_update_history order by 1');
+/** Versions applied so far; none while their table is not there yet. */
+async function versions(database: string): Promise<string[]> {
+  const there = await inDatabase(database, `select to_regclass('schema_update_history') is not null`);
+  return there[0] === 't' ? inDatabase(database, 'select new_version from schema_update_history order by 1') : [];
+}
+
+/** Stops the Job midway for ten seconds: once the first version is there, nobody can write that of the next. */
+const freeze = (database: string) =>
+  inDatabase(
+    database,
+    `do $$ begin
+      while not exists (select from pg_class where relname = 'schema_version') loop perform pg_sleep(0.005); end loop;
+      lock table schema_version in access exclusive mode;
+      perform pg_sleep(10);
+    end $$;`,
+  );
 
 const tables = (database: string) =>
   inDatabase(
@@ -67,15 +82,23 @@ describe('the schema Job', () => {
   });
 
   it('goes on after its pod was killed midway', { timeout: 180_000 }, async () => {
-    await kubectlWith(await jobOnOwnDatabases(), 'apply', '-f', '-');
-    const first = await eventually('some versions applied', 60, async () => {
-      const applied = await versions(databases.TEMPORAL_DATABASE).catch(() => []);
-      return applied.length > 0 ? applied : undefined;
-    });
-    await kubectl('delete', 'pod', '-n', namespace, '-l', `job-name=${name}`, '--grace-period=0', '--force');
-    await kubectl('wait', '-n', namespace, '--for=condition=Complete', `job/${name}`, '--timeout=120s');
     const expected = await versions('temporal');
-    assert.ok(first.length <= expected.length);
+    const frozen = freeze(databases.TEMPORAL_DATABASE);
+    await eventually('the freeze waits for its moment', 20, async () => {
+      const waiting = await query(
+        `select 1 from pg_stat_activity where datname = '${databases.TEMPORAL_DATABASE}' and query like 'do $$%'`,
+      );
+      return waiting.length > 0 ? true : undefined;
+    });
+    await kubectlWith(await jobOnOwnDatabases(), 'apply', '-f', '-');
+    const applied = await eventually('some versions applied', 60, async () => {
+      const found = await versions(databases.TEMPORAL_DATABASE);
+      return found.length > 0 ? found : undefined;
+    });
+    assert.ok(applied.length < expected.length, `not midway: ${applied.length} of ${expected.length} versions`);
+    await kubectl('delete', 'pod', '-n', namespace, '-l', `job-name=${name}`, '--grace-period=0', '--force');
+    await frozen;
+    await kubectl('wait', '-n', namespace, '--for=condition=Complete', `job/${name}`, '--timeout=120s');
     assert.deepEqual(await versions(databases.TEMPORAL_DATABASE), expected);
     assert.deepEqual(await tables(databases.TEMPORAL_DATABASE), await tables('temporal'));
     assert.deepEqual(await tables(databases.TEMPORAL_VISIBILITY_DATABASE), await tables('temporal_visibility'));
