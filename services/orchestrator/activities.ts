@@ -22,6 +22,7 @@ export function createActivities(dependencies: ActivityDependencies): SessionAct
   return {
     openSession: (input) => store.open(input),
     generate: (input) => generate(dependencies, input),
+    interruptTurn: ({ turnId, ...key }) => store.interrupt(key, turnId),
     finishTurn: (input) => store.finishTurn(input),
     closeSession: ({ reason, ...key }) => store.close(key, reason),
   };
@@ -35,10 +36,13 @@ async function generate(dependencies: ActivityDependencies, input: GenerateInput
   const turn = await dependencies.store.beginTurn(input, input.turn, attempt);
   if (turn.status !== 'running') return ended(startedAt);
 
-  const batch = new TokenBatch((text) => dependencies.store.appendText(input, turnId, attempt, text));
+  const stop = new AbortController();
+  const batch = new TokenBatch(async (text) => {
+    if (await dependencies.store.appendText(input, turnId, attempt, text)) stop.abort();
+  });
   const alive = setInterval(() => context.heartbeat(), heartbeatInterval);
   try {
-    const generation = await streamAnswer(dependencies, input, batch, startedAt);
+    const generation = await streamAnswer(dependencies, input, batch, stop.signal, startedAt);
     await batch.end();
     return generation;
   } catch (error) {
@@ -63,9 +67,10 @@ async function streamAnswer(
   { store, model, historyTurns }: ActivityDependencies,
   input: GenerateInput,
   batch: TokenBatch,
+  stop: AbortSignal,
   startedAt: number,
 ): Promise<Generation> {
-  const { cancellationSignal } = Context.current();
+  const signal = AbortSignal.any([Context.current().cancellationSignal, stop]);
   const history = await store.answered(input, historyTurns);
   const asked = performance.now();
   const since = () => Math.round((performance.now() - asked) * 10) / 10;
@@ -82,7 +87,7 @@ async function streamAnswer(
   });
   try {
     const request = { persona: input.persona, history, prompt: input.turn.prompt };
-    for await (const chunk of streamFitting(model, request, cancellationSignal)) {
+    for await (const chunk of streamFitting(model, request, signal)) {
       usage = chunk.usage ?? usage;
       if (chunk.text === '') continue;
       firstToken ??= since();
@@ -90,10 +95,10 @@ async function streamAnswer(
       batch.add(chunk.text);
     }
   } catch (error) {
-    if (!cancellationSignal.aborted) throw error;
+    if (!signal.aborted) throw error;
   }
   // The client of the model ends the stream without an error when it is aborted.
-  if (cancellationSignal.aborted) return interrupted(() => result('cancelled'));
+  if (signal.aborted) return interrupted(stop.aborted, () => result('cancelled'));
   return result('completed');
 }
 
@@ -112,8 +117,8 @@ async function* streamFitting(model: Model, request: ModelRequest, signal: Abort
 }
 
 /** A cancelled turn keeps what it has; one that loses its worker runs again on another. */
-function interrupted(cancelled: () => Generation): Generation {
-  if (Context.current().cancellationDetails?.cancelRequested) return cancelled();
+function interrupted(stopped: boolean, cancelled: () => Generation): Generation {
+  if (stopped || Context.current().cancellationDetails?.cancelRequested) return cancelled();
   throw ApplicationFailure.retryable('the worker is shutting down', 'WorkerShutdown');
 }
 

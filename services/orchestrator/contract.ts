@@ -179,10 +179,18 @@ export interface FinishInput {
   readonly error: string | null;
 }
 
+/** Which generation shall stop. */
+export interface InterruptInput {
+  readonly tenant: string;
+  readonly sessionId: string;
+  readonly turnId: string;
+}
+
 /** Activities of a session; see activities.ts. */
 export interface SessionActivities {
   openSession(input: SessionInput): Promise<void>;
   generate(input: GenerateInput): Promise<Generation>;
+  interruptTurn(input: InterruptInput): Promise<void>;
   finishTurn(input: FinishInput): Promise<Turn>;
   closeSession(input: {
     readonly tenant: string;

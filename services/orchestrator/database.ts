@@ -28,6 +28,8 @@ export interface TurnTable {
   error: string | null;
   /** The newest attempt at its generation: an older one that still runs may write no more. */
   attempt: number;
+  /** Its generation shall stop: whoever appends text learns it in the answer. */
+  interrupted: Generated<boolean>;
   usage: Usage | null;
   timings: Timings | null;
   created_at: Generated<Date>;

@@ -51,8 +51,17 @@ const sessions: Migration = {
   },
 };
 
+const interruption: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`alter table turn add column interrupted boolean not null default false`.execute(db);
+  },
+};
+
 /** Every migration, by name; names sort in the order in which they apply, and a released one never changes. */
-export const migrations: Readonly<Record<string, Migration>> = { '0001-sessions': sessions };
+export const migrations: Readonly<Record<string, Migration>> = {
+  '0001-sessions': sessions,
+  '0002-interruption': interruption,
+};
 
 /**
  * Brings the schema to the newest version. Migrations run in one transaction under a lock, so that any number of

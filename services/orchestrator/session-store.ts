@@ -81,11 +81,15 @@ export class SessionStore {
     });
   }
 
-  /** Appends generated text. @throws Superseded when a newer attempt has begun or the turn has ended. */
-  async appendText(key: SessionKey, turnId: string, attempt: number, text: string): Promise<void> {
-    const appended = await sql`
+  /**
+   * Appends generated text.
+   * @returns whether the generation shall stop.
+   * @throws Superseded when a newer attempt has begun or the turn has ended.
+   */
+  async appendText(key: SessionKey, turnId: string, attempt: number, text: string): Promise<boolean> {
+    const { rows } = await sql<{ interrupted: boolean }>`
       with writer as (
-        select 1 from turn
+        select interrupted from turn
         where tenant = ${key.tenant} and session_id = ${key.sessionId} and id = ${turnId}
           and attempt = ${attempt} and status = 'running'
       ), counter as (
@@ -98,8 +102,23 @@ export class SessionStore {
           jsonb_build_object('text', ${text}::text)
         from counter returning seq
       )
-      select pg_notify(${eventChannel}, ${`${key.tenant}/${key.sessionId}/`} || seq) from event`.execute(this.#db);
-    if (appended.rows.length === 0) throw new Superseded(turnId, attempt);
+      select interrupted, pg_notify(${eventChannel}, ${`${key.tenant}/${key.sessionId}/`} || seq) from event, writer`.execute(
+      this.#db,
+    );
+    const [row] = rows;
+    if (row === undefined) throw new Superseded(turnId, attempt);
+    return row.interrupted;
+  }
+
+  /** Asks the generation of a turn to stop; its next append tells it so. */
+  async interrupt(key: SessionKey, turnId: string): Promise<void> {
+    await this.#db
+      .updateTable('turn')
+      .set({ interrupted: true })
+      .where(ofTenant(key.tenant))
+      .where('session_id', '=', key.sessionId)
+      .where('id', '=', turnId)
+      .execute();
   }
 
   /** Turns that have been answered, oldest first, at most `limit` of the newest. */
@@ -197,7 +216,7 @@ export function timingsOf(input: Pick<FinishInput, 'turn' | 'generation'>, now: 
     queue: Math.max(0, (generation?.startedAt ?? now) - turn.receivedAt),
     firstToken: generation?.firstToken ?? null,
     model,
-    platform: Math.max(0, total - model),
+    platform: Math.max(0, Math.round((total - model) * 10) / 10),
     total,
   };
 }

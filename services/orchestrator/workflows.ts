@@ -213,20 +213,32 @@ class Session {
     }
   }
 
-  #cancel({ turnId }: CancelInput): CancelResult {
+  async #cancel({ turnId }: CancelInput): Promise<CancelResult> {
     if (turnId !== undefined && this.#waitingIds.has(turnId)) {
       this.#cancelledWhileWaiting.add(turnId);
       return { cancelled: turnId };
     }
     const running = this.#running;
     if (running === undefined || (turnId !== undefined && turnId !== running.turnId)) return { cancelled: null };
-    running.scope.cancel();
+    await this.#interrupt();
     return { cancelled: running.turnId };
+  }
+
+  /**
+   * Stops the running generation. The cancellation of the activity is certain, but reaches it only with a heartbeat;
+   * the mark in the database reaches it with the next tokens.
+   */
+  async #interrupt(): Promise<void> {
+    const running = this.#running;
+    if (running === undefined) return;
+    running.scope.cancel();
+    const { tenant, sessionId } = this.#input;
+    await quick.interruptTurn({ tenant, sessionId, turnId: running.turnId }).catch(() => undefined);
   }
 
   async #close(): Promise<void> {
     this.#closing ??= 'client';
-    this.#running?.scope.cancel();
+    await this.#interrupt();
     await condition(() => this.#closed);
   }
 }

@@ -1,0 +1,83 @@
+/** Tokens that must not open any route: exact status and problem type, on every declared route. */
+import assert from 'node:assert/strict';
+import { createHmac, createPublicKey, generateKeyPairSync, sign } from 'node:crypto';
+import { before, test } from 'node:test';
+import { routes } from '@somagent/gateway/routes.ts';
+import { call, issuerKeys, tokenOf } from './support/session-api.ts';
+
+type Json = Record<string, unknown>;
+const encode = (value: Json): string => Buffer.from(JSON.stringify(value)).toString('base64url');
+const decode = (part: string | undefined): Json => JSON.parse(Buffer.from(part ?? '', 'base64url').toString()) as Json;
+
+let good = '';
+let header: Json = {};
+let claims: Json = {};
+let signature = '';
+before(async () => {
+  good = await tokenOf('acme-agent');
+  const parts = good.split('.');
+  header = decode(parts[0]);
+  claims = decode(parts[1]);
+  signature = parts[2] ?? '';
+});
+
+async function refused(token: string | undefined, status: number, type: string): Promise<void> {
+  const answer = await call('/v1/sessions', token === undefined ? {} : { token });
+  assert.equal(answer.status, status, JSON.stringify(answer.body));
+  assert.equal(answer.body.type, `urn:somagent:problem:${type}`);
+  assert.equal(answer.headers['content-type'], 'application/problem+json');
+  if (status === 401) assert.match(String(answer.headers['www-authenticate']), /^Bearer/);
+  if (token !== undefined) assert.equal(JSON.stringify(answer.body).includes(token), false);
+}
+
+const stranger = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey;
+const signedBy = (changes: Json, head: Json = header): string => {
+  const signed = `${encode(head)}.${encode({ ...claims, ...changes })}`;
+  return `${signed}.${sign('sha256', Buffer.from(signed), stranger).toString('base64url')}`;
+};
+
+test('the good token is accepted: the refusals below mean something', async () => {
+  assert.equal((await call('/v1/sessions', { token: good })).status, 200);
+});
+
+test('no token', () => refused(undefined, 401, 'token-missing'));
+test('a token that is none', () => refused('let.me.in', 401, 'token-invalid'));
+test('a token for another audience', async () => refused(await tokenOf('foreign-agent'), 401, 'token-invalid'));
+test('a token signed by a stranger under a known key id', () => refused(signedBy({}), 401, 'token-invalid'));
+test('a token with an unknown key id', () => refused(signedBy({}, { ...header, kid: 'nobody' }), 401, 'token-invalid'));
+test('a token without a tenant, signed by a stranger', () =>
+  refused(signedBy({ tenant: undefined }), 401, 'token-invalid'));
+
+test('a token whose tenant was changed', () =>
+  refused(`${encode(header)}.${encode({ ...claims, tenant: 'globex' })}.${signature}`, 401, 'token-invalid'));
+
+test('a token whose expiry was moved', () =>
+  refused(
+    `${encode(header)}.${encode({ ...claims, exp: Number(claims.exp) + 3600 })}.${signature}`,
+    401,
+    'token-invalid',
+  ));
+
+test('an unsigned token, alg none', async () => {
+  for (const alg of ['none', 'None', 'NONE']) {
+    await refused(`${encode({ ...header, alg })}.${encode(claims)}.`, 401, 'token-invalid');
+  }
+});
+
+test('a token signed by HS256 with the public key as the secret', async () => {
+  const { keys } = await issuerKeys();
+  const key = keys.find(({ kid }) => kid === header.kid);
+  assert.ok(key);
+  const pem = createPublicKey({ key, format: 'jwk' }).export({ type: 'spki', format: 'pem' });
+  const signed = `${encode({ ...header, alg: 'HS256' })}.${encode(claims)}`;
+  await refused(`${signed}.${createHmac('sha256', pem).update(signed).digest('base64url')}`, 401, 'token-invalid');
+});
+
+test('no declared route answers without a token', async () => {
+  for (const { method, path } of Object.values(routes)) {
+    const concrete = path.replace('{id}', '00000000-0000-4000-8000-000000000000');
+    const answer = await call(concrete, { method: method.toUpperCase() });
+    assert.equal(answer.status, 401, `${method} ${path}`);
+    assert.equal(answer.body.type, 'urn:somagent:problem:token-missing');
+  }
+});
