@@ -99,6 +99,8 @@ function commands(paths: NodePaths, pki: Pki): Record<ProgramName, Command> {
         pki.kubeconfig('network-policy'),
         '--pod-range',
         network.podRange,
+        '--socket',
+        paths.policySocket,
       ],
     },
     'metrics-server': {

@@ -1,6 +1,7 @@
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { network, nodeName } from '../layout.ts';
+import { toolPath } from '../toolchain.ts';
 import { type Pki, writeSecret } from './certificates.ts';
 
 /** Paths of what the node's programs share. */
@@ -8,10 +9,17 @@ export interface NodePaths {
   readonly state: string;
   readonly run: string;
   readonly containerdSocket: string;
+  /** Where the network policy agent hears of a pod before it starts. */
+  readonly policySocket: string;
 }
 
 export function nodePaths(state: string, run: string): NodePaths {
-  return { state, run, containerdSocket: join(run, 'containerd.sock') };
+  return {
+    state,
+    run,
+    containerdSocket: join(run, 'containerd.sock'),
+    policySocket: join(run, 'network-policy.sock'),
+  };
 }
 
 /** Path of a generated setting. */
@@ -31,10 +39,23 @@ export function writeSettings(paths: NodePaths, pki: Pki, images: { pause: strin
   write('kubelet.json', kubeletSettings(paths, pki));
   write('kube-proxy.json', proxySettings(pki));
   write('authentication.json', authenticationSettings);
+  linkNetworkPlugins(paths);
   write('registry.json', registrySettings(registryStorage));
   // Nothing outside the cluster can be reached, so pods inherit no resolver of the machine.
   write('resolv.conf', '# Names are resolved by the cluster DNS only.\n');
 }
+
+/** Debian's CNI plugins and our own side by side: containerd looks for plugins in one folder. */
+function linkNetworkPlugins({ state }: NodePaths): void {
+  const folder = networkPlugins(state);
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  for (const name of ['loopback', 'ptp', 'host-local', 'portmap'])
+    symlinkSync(`/usr/lib/cni/${name}`, join(folder, name));
+  symlinkSync(toolPath('network-policy'), join(folder, 'network-policy'));
+}
+
+const networkPlugins = (state: string): string => join(state, 'cni-plugins');
 
 /** True when this process may lower a score of the OOM killer; without it runc can't start a container that asks for it. */
 function maySetOomScore(): boolean {
@@ -78,13 +99,13 @@ Root = "${run}/runc"
 SystemdCgroup = false
 
 [plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "/usr/lib/cni"
+bin_dir = "${networkPlugins(state)}"
 conf_dir = "${settingPath(state, 'cni')}"
 `;
 }
 
 /** Every pod is routed by the node: a bridge would switch pods past netfilter, where nothing enforces a policy. */
-function networkSettings({ run }: NodePaths): object {
+function networkSettings({ run, policySocket }: NodePaths): object {
   const ipam = {
     type: 'host-local',
     ranges: [[{ subnet: network.podRange }]],
@@ -97,6 +118,8 @@ function networkSettings({ run }: NodePaths): object {
     plugins: [
       { type: 'ptp', mtu: 1500, ipMasq: false, ipam },
       { type: 'portmap', capabilities: { portMappings: true }, snat: true },
+      // Holds a pod back until the rules that concern it are in the kernel.
+      { type: 'network-policy', socket: policySocket },
     ],
   };
 }
