@@ -1,3 +1,4 @@
+import { type Logger, messageOf } from '@somagent/kit';
 import type { EventType } from '@somagent/orchestrator/contract.ts';
 import type { Context } from 'hono';
 import { type SSEStreamingApi, streamSSE } from 'hono/streaming';
@@ -8,6 +9,7 @@ import type { SessionReader } from './reader.ts';
 export interface StreamSources {
   readonly reader: SessionReader;
   readonly hub: EventHub;
+  readonly log: Logger;
   /** Aborts when the pod shuts down: streams then ask their clients to come again. */
   readonly draining: AbortSignal;
 }
@@ -39,7 +41,11 @@ export function eventStream(context: Context, sources: StreamSources, request: S
     const subscription = sources.hub.subscribe(request.tenant, request.sessionId);
     try {
       const ended = await follow(stream, sources, request, signal, (timeout) => subscription.next(timeout, signal));
-      if (!ended && sources.draining.aborted) await stream.writeSSE({ event: 'reconnect', data: '{}', retry: 500 });
+      if (!ended && !gone.signal.aborted) await comeAgain(stream);
+    } catch (error) {
+      // The database is away: the client has the number of its last event and loses nothing.
+      sources.log.warn({ reason: messageOf(error), sessionId: request.sessionId }, 'a stream was cut');
+      await comeAgain(stream);
     } finally {
       subscription.close();
     }
@@ -48,6 +54,8 @@ export function eventStream(context: Context, sources: StreamSources, request: S
   response.headers.set('x-accel-buffering', 'no');
   return response;
 }
+
+const comeAgain = (stream: SSEStreamingApi) => stream.writeSSE({ event: 'reconnect', data: '{}', retry: 500 });
 
 /** @returns whether the last event of the stream was sent. */
 async function follow(

@@ -41,6 +41,7 @@ async function main(): Promise<void> {
   const handlers = createHandlers({
     reader: new SessionReader(db),
     hub,
+    log,
     draining: draining.signal,
     sessions: new Sessions(client, { taskQueue: config.TASK_QUEUE, idleTimeout: config.SESSION_IDLE_SECONDS * 1000 }),
   });
