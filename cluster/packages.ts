@@ -29,6 +29,9 @@ export const debianPackages: readonly DebianPackage[] = [
   { name: 'maven', provides: 'mvn', purpose: 'fetches Keycloak' },
   { name: 'openjdk-17-jre-headless', provides: 'java', purpose: 'builds Keycloak' },
   { name: 'python3.11', provides: 'python3.11', purpose: 'model and Ray image' },
+  { name: 'python3-pip', provides: 'pip3', purpose: 'model and Ray image' },
+  { name: 'unzip', provides: 'unzip', purpose: 'unpacks Keycloak' },
+  { name: 'postgresql-15', provides: '/usr/lib/postgresql/15/bin/initdb', purpose: 'the real server of unit tests' },
 ];
 
 /** True when a command is on the path, or the file is there. */
