@@ -73,7 +73,7 @@ test('every mistake names key, value, what is expected and the fix', () => {
     [{ ...good, regions: '["Local!"]' }, /somagent:regions is '\["Local!"\]', but must be a DNS label/],
     [{ ...good, size: 'huge' }, /somagent:size is 'huge', but must be one of 'small', 'medium', 'large'/],
     [{ ...good, gatewayUrl: 'http://x' }, /somagent:gatewayUrl is 'http:\/\/x', but must be an https URL/],
-    [{ ...good, foreignClient: 'maybe' }, /somagent:foreignClient is 'maybe', but must be a boolean/],
+    [{ ...good, probeClients: 'maybe' }, /somagent:probeClients is 'maybe', but must be a boolean/],
     [{ ...good, registry: 'https://x' }, /somagent:registry is 'https:\/\/x', but must be a registry without scheme/],
     [{ ...good, regions: '["a","b"]' }, /somagent:gatewayUrl is .* for all of a, b; put \{region\}/],
   ];

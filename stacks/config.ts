@@ -62,8 +62,8 @@ const schema = z.strictObject({
   rayRenderer: z.enum(['pods', 'kuberay']).default('pods'),
   /** Names of the tenants whose agents get a client of their own. */
   tenants: z.array(z.string().regex(/^[a-z][a-z0-9-]{0,30}$/, { error: 'tenant names: a-z, 0-9 and -' })).min(1),
-  /** A client whose tokens the gateway must refuse; for tests. */
-  foreignClient: z.boolean().default(false),
+  /** Clients whose tokens the gateway must refuse; for tests. */
+  probeClients: z.boolean().default(false),
 });
 
 type RawConfig = z.output<typeof schema>;
@@ -84,7 +84,7 @@ export interface RegionConfig {
 
 /** The configuration of a stack. */
 export interface StackConfig
-  extends Pick<RawConfig, 'registry' | 'size' | 'storageClass' | 'rayRenderer' | 'tenants' | 'foreignClient'> {
+  extends Pick<RawConfig, 'registry' | 'size' | 'storageClass' | 'rayRenderer' | 'tenants' | 'probeClients'> {
   readonly regions: readonly RegionConfig[];
 }
 
@@ -157,7 +157,7 @@ function resolve(raw: RawConfig): StackConfig {
   return { ...rest, regions: resolved };
 }
 
-const json = new Set(['regions', 'tenants', 'gatewayNodePort', 'identityNodePort', 'foreignClient']);
+const json = new Set(['regions', 'tenants', 'gatewayNodePort', 'identityNodePort', 'probeClients']);
 
 /** The CLI hands over `[a, b]`, 30443 and true as the texts `["a","b"]`, `30443` and `true`. */
 function typed(key: string, value: string): unknown {

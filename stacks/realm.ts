@@ -6,23 +6,34 @@ export const gatewayAudience = 'somagent-gateway';
 /** What {@link platformRealm} is made from. */
 export interface PlatformRealmOptions {
   readonly tenants: readonly string[];
-  /** Adds a client whose tokens name a tenant but no audience of ours: the gateway must refuse them. */
-  readonly foreignClient: boolean;
+  /** Adds clients whose tokens the gateway must refuse, for tests: a foreign audience, no tenant, a very short life. */
+  readonly probeClients: boolean;
 }
 
 /** The platform's realm as code: one confidential client per tenant, whose tokens carry the tenant and live 5 minutes. */
-export function platformRealm(options: PlatformRealmOptions): Realm {
-  const agents = options.tenants.map((tenant) => client(`${tenant}-agent`, tenant, [gatewayAudience]));
-  const foreign = options.foreignClient ? [client('foreign-agent', options.tenants[0] ?? 'foreign', [])] : [];
+export function platformRealm({ tenants, probeClients }: PlatformRealmOptions): Realm {
   return {
     name: 'somagent',
     displayName: 'SomaGent',
     accessTokenSeconds: 300,
     resourceServers: [gatewayAudience],
-    clients: [...agents, ...foreign],
+    clients: [...tenants.map(agent), ...(probeClients ? probes(tenants[0] ?? 'probe') : [])],
   };
 }
 
-function client(clientId: string, tenant: string, audiences: string[]): Realm['clients'][number] {
-  return { clientId, tenant, audiences, accessTokenSeconds: 300, description: `Agents of tenant ${tenant}` };
+type Client = Realm['clients'][number];
+
+function agent(tenant: string): Client {
+  const audiences = [gatewayAudience];
+  const description = `Agents of tenant ${tenant}`;
+  return { clientId: `${tenant}-agent`, tenant, audiences, accessTokenSeconds: 300, description };
+}
+
+function probes(tenant: string): Client[] {
+  const audiences = [gatewayAudience];
+  return [
+    { clientId: 'foreign-agent', tenant, audiences: [], description: 'Tokens for another audience' },
+    { clientId: 'untenanted-agent', audiences, description: 'Tokens without a tenant' },
+    { clientId: 'brief-agent', tenant, audiences, accessTokenSeconds: 30, description: 'Tokens that soon expire' },
+  ];
 }

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { createHmac, createPublicKey, generateKeyPairSync, sign } from 'node:crypto';
 import { before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { routes } from '@somagent/gateway/routes.ts';
 import { call, issuerKeys, tokenOf } from './support/session-api.ts';
 
@@ -10,11 +11,12 @@ const encode = (value: Json): string => Buffer.from(JSON.stringify(value)).toStr
 const decode = (part: string | undefined): Json => JSON.parse(Buffer.from(part ?? '', 'base64url').toString()) as Json;
 
 let good = '';
+let brief = '';
 let header: Json = {};
 let claims: Json = {};
 let signature = '';
 before(async () => {
-  good = await tokenOf('acme-agent');
+  [good, brief] = await Promise.all([tokenOf('acme-agent'), tokenOf('brief-agent')]);
   const parts = good.split('.');
   header = decode(parts[0]);
   claims = decode(parts[1]);
@@ -43,6 +45,17 @@ test('the good token is accepted: the refusals below mean something', async () =
 test('no token', () => refused(undefined, 401, 'token-missing'));
 test('a token that is none', () => refused('let.me.in', 401, 'token-invalid'));
 test('a token for another audience', async () => refused(await tokenOf('foreign-agent'), 401, 'token-invalid'));
+test('a token of the issuer without a tenant', async () =>
+  refused(await tokenOf('untenanted-agent'), 403, 'tenant-missing'));
+
+test('a token of the issuer that has expired, and was good until then', { timeout: 90_000 }, async () => {
+  assert.equal((await call('/v1/sessions', { token: brief })).status, 200);
+  const { exp } = decode(brief.split('.')[1]);
+  const clockSkewSeconds = 5;
+  await sleep(Math.max(0, Number(exp) * 1000 - Date.now()) + (clockSkewSeconds + 1) * 1000);
+  await refused(brief, 401, 'token-invalid');
+});
+
 test('a token signed by a stranger under a known key id', () => refused(signedBy({}), 401, 'token-invalid'));
 test('a token with an unknown key id', () => refused(signedBy({}, { ...header, kid: 'nobody' }), 401, 'token-invalid'));
 test('a token without a tenant, signed by a stranger', () =>

@@ -5,8 +5,8 @@ const realmClient = z.strictObject({
   /** Its secret is the file CLIENTS_DIR/<clientId>/password. */
   clientId: z.string().min(1),
   description: z.string().optional(),
-  /** The tenant that every token of this client names, in the claim `tenant`. */
-  tenant: z.string().min(1),
+  /** The tenant that every token of this client names, in the claim `tenant`. Absent: none, and the gateway refuses it. */
+  tenant: z.string().min(1).optional(),
   /** Who may accept its tokens: the claim `aud`. Empty: nobody but Keycloak itself. */
   audiences: z.array(z.string().min(1)),
   /** Life of its access tokens, in seconds. Default: the realm's. */

@@ -51,7 +51,8 @@ export function agentClient(client: ResolvedClient, secret: string): ClientRepre
   return {
     ...serviceAccountFlows,
     clientId: client.clientId,
-    description: client.description ?? `Agent of tenant ${client.tenant}`,
+    description:
+      client.description ?? `Agent of ${client.tenant === undefined ? 'no tenant' : `tenant ${client.tenant}`}`,
     secret,
     attributes: lifespan === undefined ? {} : { 'access.token.lifespan': String(lifespan) },
   };
@@ -70,7 +71,8 @@ export function resourceServer(clientId: string): ClientRepresentation {
 
 /** Mappers that put the tenant and the audiences into a client's access tokens. */
 export function mappers(client: ResolvedClient): ProtocolMapperRepresentation[] {
-  return [tenantMapper(client.tenant), ...client.audiences.map(audienceMapper)];
+  const tenant = client.tenant === undefined ? [] : [tenantMapper(client.tenant)];
+  return [...tenant, ...client.audiences.map(audienceMapper)];
 }
 
 function tenantMapper(tenant: string): ProtocolMapperRepresentation {
