@@ -4,7 +4,7 @@ import type { Turn } from '@somagent/orchestrator/contract.ts';
 import { get } from './kubectl.ts';
 
 /** Where the platform under test is: the environment, then the outputs of the stack. */
-function address(variable: string, output: string): string {
+export function address(variable: string, output: string): string {
   const given = process.env[variable];
   if (given) return given.replace(/\/$/, '');
   const outputs = JSON.parse(readFileSync(new URL('../../.soma/outputs.dev.json', import.meta.url), 'utf8'));
