@@ -48,7 +48,7 @@ async function engine() {
     },
     registerResource: ({ request }: Call, answer: Answer) => {
       const text = (method: string): string => request[method]?.() as unknown as string;
-      const object = request['getObject']?.() as unknown as { toJavaScript(): unknown };
+      const object = request.getObject?.() as unknown as { toJavaScript(): unknown };
       const registration = {
         type: text('getType'),
         name: text('getName'),
@@ -65,8 +65,8 @@ async function engine() {
       answer(null, response);
     },
     registerResourceOutputs: ({ request }: Call, answer: Answer) => {
-      const urn = request['getUrn']?.() as unknown as string;
-      const values = request['getOutputs']?.() as unknown as { toJavaScript(): unknown };
+      const urn = request.getUrn?.() as unknown as string;
+      const values = request.getOutputs?.() as unknown as { toJavaScript(): unknown };
       if (urn.includes('pulumi:pulumi:Stack')) outputs = values.toJavaScript();
       answer(null, new Empty());
     },
@@ -74,7 +74,7 @@ async function engine() {
   };
   const engineService = {
     log: ({ request }: Call, answer: Answer) => {
-      logs.push(request['getMessage']?.() as unknown as string);
+      logs.push(request.getMessage?.() as unknown as string);
       answer(null, new Empty());
     },
     setRootResource: (_: Call, answer: Answer) => answer(null, new engines.SetRootResourceResponse()),
@@ -111,8 +111,8 @@ async function runUnder(node: string) {
     parallel: '16',
   };
   const env = {
-    PATH: process.env['PATH'],
-    HOME: process.env['HOME'],
+    PATH: process.env.PATH,
+    HOME: process.env.HOME,
     PULUMI_CONFIG: config,
     PULUMI_CONFIG_SECRET_KEYS: '[]',
     PULUMI_NODEJS_TYPESCRIPT: 'false',
@@ -128,7 +128,7 @@ async function runUnder(node: string) {
 
 /** Every Node on the path that the program must run under: the one of this test, and an older one of the machine. */
 function runtimes(): string[] {
-  const path = (process.env['PATH'] ?? '').split(':').filter((folder) => !folder.includes('node_modules'));
+  const path = (process.env.PATH ?? '').split(':').filter((folder) => !folder.includes('node_modules'));
   const find = () =>
     execFileSync('sh', ['-c', 'command -v node'], { env: { PATH: path.join(':') }, encoding: 'utf8' }).trim();
   try {

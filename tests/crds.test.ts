@@ -30,7 +30,7 @@ async function definitions(): Promise<readonly Manifest[]> {
   ) as Manifest[];
 }
 
-const groupOf = (definition: Manifest): string => (definition['spec'] as { group: string }).group;
+const groupOf = (definition: Manifest): string => (definition.spec as { group: string }).group;
 
 /** Every custom resource of the environments that use operators. */
 async function customResources(groups: ReadonlySet<string>): Promise<readonly Manifest[]> {
@@ -84,13 +84,13 @@ describe('operator renderings', { skip: absent }, () => {
     for (const manifest of resources) {
       const stored = await api.apply(here(manifest), { ...write, dryRun: true });
       // What the schema does not know would be dropped in silence without strict validation.
-      assert.deepEqual(stored['spec'] === undefined, false, nameOf(manifest));
+      assert.deepEqual(stored.spec === undefined, false, nameOf(manifest));
     }
   });
 
   it('are refused as soon as one field is misspelt', async () => {
     for (const manifest of resources) {
-      const misspelt = { ...here(manifest), spec: { ...(manifest['spec'] as object), rayClusterConfigg: {} } };
+      const misspelt = { ...here(manifest), spec: { ...(manifest.spec as object), rayClusterConfigg: {} } };
       await assert.rejects(
         api.apply(misspelt, { ...write, dryRun: true }),
         /unknown field|field not declared in schema/,

@@ -102,7 +102,7 @@ test('the transform of a product sees its objects and no others', async () => {
       },
     },
   });
-  const marked = changed.filter(({ manifest }) => manifest.metadata.annotations?.['marked'] === 'yes');
+  const marked = changed.filter(({ manifest }) => manifest.metadata.annotations?.marked === 'yes');
   assert.equal(marked.length, seen.length);
   assert.deepEqual([...new Set(marked.map(({ components }) => components.at(-1)))], ['east-services-gateway']);
 });

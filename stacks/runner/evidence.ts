@@ -21,7 +21,7 @@ export async function gatherEvidence(object: LiveObject, api: KubernetesApi): Pr
 /** The pods of a workload. */
 export async function podsOf(object: LiveObject, api: KubernetesApi): Promise<readonly LiveObject[]> {
   if (object.kind === 'Pod') return [object];
-  const selector = (object['spec'] as { selector?: { matchLabels?: Record<string, string> } } | undefined)?.selector
+  const selector = (object.spec as { selector?: { matchLabels?: Record<string, string> } } | undefined)?.selector
     ?.matchLabels;
   if (selector === undefined) return [];
   const labelSelector = Object.entries(selector)
@@ -42,7 +42,7 @@ interface Started {
 }
 
 async function withLogs(pod: LiveObject, api: KubernetesApi): Promise<PodEvidence> {
-  const status = pod['status'] as { containerStatuses?: Started[]; initContainerStatuses?: Started[] } | undefined;
+  const status = pod.status as { containerStatuses?: Started[]; initContainerStatuses?: Started[] } | undefined;
   const troubled = [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])].filter(
     ({ ready }) => !ready,
   );
@@ -67,7 +67,7 @@ async function unboundClaims(
   if (object.kind === 'PersistentVolumeClaim') return [object];
   const names = pods.flatMap((pod) => {
     const volumes =
-      (pod['spec'] as { volumes?: { persistentVolumeClaim?: { claimName: string } }[] } | undefined)?.volumes ?? [];
+      (pod.spec as { volumes?: { persistentVolumeClaim?: { claimName: string } }[] } | undefined)?.volumes ?? [];
     return volumes.flatMap(({ persistentVolumeClaim }) => persistentVolumeClaim?.claimName ?? []);
   });
   if (names.length === 0) return [];
@@ -102,7 +102,7 @@ async function emptyServices(pods: readonly PodEvidence[], api: KubernetesApi): 
 async function hasReadyPod(service: string, api: KubernetesApi): Promise<boolean> {
   const [name = '', namespace = ''] = service.split('.');
   const endpoints = await api.read({ apiVersion: 'v1', kind: 'Endpoints', metadata: { name, namespace } });
-  return ((endpoints?.['subsets'] ?? []) as readonly { addresses?: unknown[] }[]).some(
+  return ((endpoints?.subsets ?? []) as readonly { addresses?: unknown[] }[]).some(
     ({ addresses }) => (addresses?.length ?? 0) > 0,
   );
 }

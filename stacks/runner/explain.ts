@@ -136,7 +136,7 @@ function claimPending({ claims = [], events }: Evidence): Finding | undefined {
   const reason = events.find(
     ({ involvedObject, type }) => involvedObject?.name === name && type === 'Warning',
   )?.message;
-  const storageClass = (claim['spec'] as { storageClassName?: string } | undefined)?.storageClassName;
+  const storageClass = (claim.spec as { storageClassName?: string } | undefined)?.storageClassName;
   const cause =
     storageClass === undefined
       ? 'no storage class is set and the cluster has no default one'
@@ -315,7 +315,7 @@ function unknown({ object, pods, events }: Evidence): Finding {
   const fallback =
     pods.length === 0
       ? 'it has no pods yet'
-      : `its pods are ${pods.map(({ pod }) => (pod['status'] as { phase?: string })?.phase ?? 'unknown').join(', ')}`;
+      : `its pods are ${pods.map(({ pod }) => (pod.status as { phase?: string })?.phase ?? 'unknown').join(', ')}`;
   const flags = object.metadata.namespace === undefined ? '' : `-n ${object.metadata.namespace} `;
   return finding(
     'unknown',
@@ -416,11 +416,11 @@ interface StatusCondition {
 }
 
 function conditions(live: LiveObject): readonly StatusCondition[] {
-  return (live['status'] as { conditions?: StatusCondition[] } | undefined)?.conditions ?? [];
+  return (live.status as { conditions?: StatusCondition[] } | undefined)?.conditions ?? [];
 }
 
 function containers(pod: LiveObject): readonly ContainerStatus[] {
-  const status = pod['status'] as
+  const status = pod.status as
     | { initContainerStatuses?: ContainerStatus[]; containerStatuses?: ContainerStatus[] }
     | undefined;
   return [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])];

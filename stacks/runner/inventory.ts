@@ -23,7 +23,7 @@ export class Inventory {
   /** @returns nothing when the stack was never applied here */
   async read(): Promise<readonly ObjectReference[]> {
     const live = await this.#api.read(this.#reference('inventory'));
-    const text = (live?.['data'] as { objects?: string } | undefined)?.objects;
+    const text = (live?.data as { objects?: string } | undefined)?.objects;
     return text === undefined
       ? []
       : text

@@ -114,7 +114,7 @@ function isDrift(error: KubernetesApiError): boolean {
 function isFailedJob(before: LiveObject | undefined): boolean {
   if (before?.kind !== 'Job') return false;
   const conditions =
-    (before['status'] as { conditions?: { type: string; status: string }[] } | undefined)?.conditions ?? [];
+    (before.status as { conditions?: { type: string; status: string }[] } | undefined)?.conditions ?? [];
   return conditions.some(({ type, status }) => type === 'Failed' && status === 'True');
 }
 
@@ -128,7 +128,7 @@ const backOff = /BackOff|ErrImagePull|CreateContainerConfigError/;
 async function endBackOff(before: LiveObject, api: KubernetesApi): Promise<void> {
   if (!workloads.has(before.kind)) return;
   const pausing = (await podsOf(before, api)).filter((pod) => {
-    const status = pod['status'] as { containerStatuses?: { state?: { waiting?: { reason?: string } } }[] } | undefined;
+    const status = pod.status as { containerStatuses?: { state?: { waiting?: { reason?: string } } }[] } | undefined;
     return (status?.containerStatuses ?? []).some(({ state }) => backOff.test(state?.waiting?.reason ?? ''));
   });
   // A Job would count the deletion of its pod as a failure.
@@ -183,7 +183,7 @@ const settlingSeconds = 15;
 async function steadiness(verdict: Readiness, live: LiveObject, api: KubernetesApi): Promise<Readiness> {
   if (verdict.state !== 'ready' || !workloads.has(live.kind) || live.kind === 'Job') return verdict;
   for (const pod of await podsOf(live, api)) {
-    const status = pod['status'] as
+    const status = pod.status as
       | { containerStatuses?: { lastState?: { terminated?: { finishedAt?: string } } }[] }
       | undefined;
     for (const { lastState } of status?.containerStatuses ?? []) {

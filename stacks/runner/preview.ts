@@ -49,7 +49,7 @@ function namesOfNew(planned: Plan): ReadonlySet<string> {
     planned.objects.flatMap(({ manifest }) => {
       if (manifest.kind === 'Namespace') return [`namespace ${manifest.metadata.name}`];
       if (manifest.kind !== 'CustomResourceDefinition') return [];
-      const spec = manifest['spec'] as { names?: { kind?: string } } | undefined;
+      const spec = manifest.spec as { names?: { kind?: string } } | undefined;
       return [`kind ${spec?.names?.kind}`];
     }),
   );

@@ -34,8 +34,8 @@ interface Condition {
   readonly message?: string;
 }
 
-const specOf = (live: LiveObject): Fields => (live['spec'] ?? {}) as Fields;
-const statusOf = (live: LiveObject): Fields => (live['status'] ?? {}) as Fields;
+const specOf = (live: LiveObject): Fields => (live.spec ?? {}) as Fields;
+const statusOf = (live: LiveObject): Fields => (live.status ?? {}) as Fields;
 
 function condition(live: LiveObject, type: string): Condition | undefined {
   return statusOf(live).conditions?.find((candidate) => candidate.type === type);
@@ -88,7 +88,7 @@ function statefulSet(live: LiveObject): Readiness {
     return waiting('its controller has not seen it yet');
   const readyPods = status.readyReplicas ?? 0;
   if (readyPods < wanted) return waiting(`${readyPods} of ${wanted} pods ready`);
-  const onDelete = (live['spec'] as { updateStrategy?: { type?: string } }).updateStrategy?.type === 'OnDelete';
+  const onDelete = (live.spec as { updateStrategy?: { type?: string } }).updateStrategy?.type === 'OnDelete';
   if (!onDelete && status.updateRevision !== status.currentRevision && (status.updatedReplicas ?? 0) < wanted) {
     return waiting(`${status.updatedReplicas ?? 0} of ${wanted} pods updated`);
   }
@@ -124,21 +124,19 @@ async function claim(live: LiveObject, api: Pick<KubernetesApi, 'read'>): Promis
   const { phase } = statusOf(live);
   if (phase === 'Bound') return ready;
   if (phase === 'Lost') return failed('the volume behind it is lost');
-  const name = (live['spec'] as { storageClassName?: string }).storageClassName;
+  const name = (live.spec as { storageClassName?: string }).storageClassName;
   if (name === undefined || name === '') return waiting('no storage class was chosen for it');
   const storageClass = await api.read({ apiVersion: 'storage.k8s.io/v1', kind: 'StorageClass', metadata: { name } });
   // Such a class binds when a pod that uses the claim is scheduled, which may come later in the program.
-  return storageClass?.['volumeBindingMode'] === 'WaitForFirstConsumer'
-    ? ready
-    : waiting(`phase ${phase ?? 'unknown'}`);
+  return storageClass?.volumeBindingMode === 'WaitForFirstConsumer' ? ready : waiting(`phase ${phase ?? 'unknown'}`);
 }
 
 async function service(live: LiveObject, api: Pick<KubernetesApi, 'read'>): Promise<Readiness> {
-  const spec = live['spec'] as { selector?: Record<string, string>; type?: string };
+  const spec = live.spec as { selector?: Record<string, string>; type?: string };
   if (spec.type === 'ExternalName' || spec.selector === undefined || skipsAwait(live)) return ready;
   const reference = { apiVersion: 'v1', kind: 'Endpoints', metadata: live.metadata };
   const endpoints = await api.read(reference);
-  const subsets = (endpoints?.['subsets'] ?? []) as readonly { readonly addresses?: readonly unknown[] }[];
+  const subsets = (endpoints?.subsets ?? []) as readonly { readonly addresses?: readonly unknown[] }[];
   return subsets.some(({ addresses }) => (addresses?.length ?? 0) > 0) ? ready : waiting('no ready pod behind it');
 }
 

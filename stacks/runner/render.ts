@@ -42,7 +42,7 @@ function refuseSecrets({ manifest, secrets }: RegisteredObject): void {
       `${describe(manifest)} has a secret value at ${first}; a manifest must hold none: let the bootstrap Job create it in the cluster and refer to it by name`,
     );
   }
-  if (manifest.kind === 'Secret' && (manifest['data'] !== undefined || manifest['stringData'] !== undefined)) {
+  if (manifest.kind === 'Secret' && (manifest.data !== undefined || manifest.stringData !== undefined)) {
     throw new Error(
       `${describe(manifest)} holds data; a manifest must hold no secret: add it to the plan of the bootstrap Job instead`,
     );
