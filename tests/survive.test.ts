@@ -5,6 +5,7 @@ import { before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Turn } from '@somagent/orchestrator/contract.ts';
 import { kubectl } from './support/kubectl.ts';
+import { freezeModel } from './support/model.ts';
 import { call, tokenOf } from './support/session-api.ts';
 import { eventually } from './support/wait.ts';
 
@@ -52,6 +53,19 @@ async function ask(session: string, prompt: string): Promise<{ turn: Turn; sent:
   return { turn, sent };
 }
 
+/** Asks, and kills a pod of the service while the model is frozen: the turn can't have ended before. */
+async function askWhileKilled(session: string, prompt: string, service: string) {
+  let answer: ReturnType<typeof ask>;
+  let killed: { readonly at: number; readonly pod: string };
+  {
+    await using _frozen = await freezeModel();
+    answer = ask(session, prompt);
+    await sleep(500);
+    killed = { at: performance.now(), pod: await kill(service) };
+  }
+  return { ...(await answer), ...killed };
+}
+
 describe('a session while pods die', () => {
   before(async () => {
     token = await tokenOf('acme-agent');
@@ -62,15 +76,11 @@ describe('a session while pods die', () => {
       const { body: session, status } = await call<Session>('/v1/sessions', { method: 'POST', token, body: {} });
       assert.equal(status, 201, JSON.stringify(session));
       await ask(session.id, 'What is a region?');
-      const answer = ask(session.id, 'What is a drill?');
-      await sleep(30);
-      const started = performance.now();
-      const pod = await kill(service);
-      const during = await answer;
+      const during = await askWhileKilled(session.id, 'What is a drill?', service);
       const after = await ask(session.id, 'What is a tenant?');
-      const seconds = ((performance.now() - started) / 1000).toFixed(1);
+      const seconds = ((performance.now() - during.at) / 1000).toFixed(1);
       t.diagnostic(
-        `${pod} killed; the next turn was answered ${seconds} s later, requests: ${during.sent} + ${after.sent}`,
+        `${during.pod} killed; the next turn was answered ${seconds} s later, requests: ${during.sent} + ${after.sent}`,
       );
       assert.equal(during.turn.status, 'completed');
       assert.equal(after.turn.status, 'completed');
