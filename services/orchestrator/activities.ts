@@ -33,7 +33,7 @@ async function generate(dependencies: ActivityDependencies, input: GenerateInput
   const { turnId } = input.turn;
   const { attempt } = context.info;
   const startedAt = Date.now();
-  const turn = await dependencies.store.beginTurn(input, input.turn, attempt);
+  const { turn, history } = await dependencies.store.beginTurn(input, input.turn, attempt, dependencies.historyTurns);
   if (turn.status !== 'running') return ended(startedAt);
 
   const stop = new AbortController();
@@ -42,9 +42,10 @@ async function generate(dependencies: ActivityDependencies, input: GenerateInput
   });
   const alive = setInterval(() => context.heartbeat(), heartbeatInterval);
   try {
-    const generation = await streamAnswer(dependencies, input, batch, stop.signal, startedAt);
-    await batch.end();
-    return generation;
+    const request = { persona: input.persona, history, prompt: input.turn.prompt };
+    const generation = await streamAnswer(dependencies.model, request, batch, stop.signal, startedAt);
+    // The last text is stored with the end of the turn: one wait for the replicas less.
+    return { ...generation, tail: await batch.end() };
   } catch (error) {
     await batch.abandon();
     throw failureOf(error);
@@ -64,14 +65,13 @@ const ended = (startedAt: number): Generation => ({
 });
 
 async function streamAnswer(
-  { store, model, historyTurns }: ActivityDependencies,
-  input: GenerateInput,
+  model: Model,
+  request: ModelRequest,
   batch: TokenBatch,
   stop: AbortSignal,
   startedAt: number,
 ): Promise<Generation> {
   const signal = AbortSignal.any([Context.current().cancellationSignal, stop]);
-  const history = await store.answered(input, historyTurns);
   const asked = performance.now();
   const since = () => Math.round((performance.now() - asked) * 10) / 10;
   let answer = '';
@@ -86,7 +86,6 @@ async function streamAnswer(
     model: since(),
   });
   try {
-    const request = { persona: input.persona, history, prompt: input.turn.prompt };
     for await (const chunk of streamFitting(model, request, signal)) {
       usage = chunk.usage ?? usage;
       if (chunk.text === '') continue;

@@ -162,6 +162,8 @@ export interface GenerateInput {
 export interface Generation {
   readonly outcome: 'completed' | 'cancelled';
   readonly answer: string;
+  /** The end of `answer` that is not stored as an event yet. @default '' */
+  readonly tail?: string;
   readonly usage: Usage | null;
   /** When the generation began, milliseconds since the epoch. */
   readonly startedAt: number;

@@ -1,4 +1,4 @@
-import { type Kysely, sql, type Transaction } from 'kysely';
+import { type Kysely, sql } from 'kysely';
 import {
   type CloseReason,
   type EventType,
@@ -17,13 +17,6 @@ export interface SessionKey {
   readonly sessionId: string;
 }
 
-/** An event before it has its sequence number. */
-export interface NewEvent {
-  readonly type: EventType;
-  readonly turnId: string | null;
-  readonly data: unknown;
-}
-
 /** A newer attempt at the same turn has begun: whoever gets this must stop writing. */
 export class Superseded extends Error {
   constructor(turnId: string, attempt: number) {
@@ -35,9 +28,19 @@ export class Superseded extends Error {
 /** Columns of a turn that make a {@link Turn}. */
 export const turnColumns = ['id', 'number', 'prompt', 'answer', 'status', 'error', 'usage', 'timings'] as const;
 
-type Connection = Kysely<Database> | Transaction<Database>;
+/** A turn whose attempt has begun, and what the model may read of the conversation before it. */
+export interface BegunTurn {
+  /** One that is not `running` has ended before and must not run again. */
+  readonly turn: Turn;
+  /** Answered turns, oldest first. */
+  readonly history: readonly Pick<Turn, 'prompt' | 'answer'>[];
+}
 
-/** Everything that the orchestrator writes. Each method is one transaction and safe to repeat. */
+/**
+ * Everything that the orchestrator writes. Each method is one statement, hence one transaction and one round trip, and
+ * safe to repeat. The counter in the session's row gives the numbers of events; its row lock is held until the commit,
+ * so a reader never sees a number before all the lower ones.
+ */
 export class SessionStore {
   readonly #db: Kysely<Database>;
 
@@ -47,38 +50,53 @@ export class SessionStore {
 
   /** Stores the session unless it is there. */
   async open(input: SessionInput): Promise<void> {
-    await this.#db.transaction().execute(async (tx) => {
-      const row = { tenant: input.tenant, id: input.sessionId, subject: input.subject };
-      const inserted = await tx
-        .insertInto('session')
-        .values({ ...row, persona: input.persona ?? null, status: 'open' })
-        .onConflict((conflict) => conflict.columns(['tenant', 'id']).doNothing())
-        .executeTakeFirst();
-      if (inserted.numInsertedOrUpdatedRows === 1n) {
-        await append(tx, input, [{ type: 'session.opened', turnId: null, data: {} }]);
-      }
-    });
+    await sql`
+      with opened as (
+        insert into session (tenant, id, subject, persona, status, last_seq)
+        values (${input.tenant}, ${input.sessionId}, ${input.subject}, ${input.persona ?? null}, 'open', 1)
+        on conflict (tenant, id) do nothing
+        returning tenant, id, last_seq
+      ), event as (
+        insert into session_event (tenant, session_id, seq, type, data)
+        select tenant, id, last_seq, 'session.opened', '{}' from opened returning seq
+      )
+      select ${notice(input)} from event`.execute(this.#db);
   }
 
   /**
    * Stores that an attempt at a turn begins, and fences off older attempts.
-   * @returns the turn; one that is not `running` has ended before and must not run again.
+   * @param historyTurns the most answered turns that are returned, the newest
    */
-  async beginTurn(key: SessionKey, input: TurnInput, attempt: number): Promise<Turn> {
-    return this.#db.transaction().execute(async (tx) => {
-      await lock(tx, key);
-      const turn = await this.#insertTurn(tx, key, input, attempt);
-      if (turn.status !== 'running') return turn;
-      const { id: turnId, number, prompt } = turn;
-      const first = attempt === 1;
-      const event = {
-        type: first ? 'turn.started' : 'turn.restarted',
-        turnId,
-        data: { number, prompt, attempt },
-      } as const;
-      await append(tx, key, [event]);
-      return turn;
-    });
+  async beginTurn(key: SessionKey, input: TurnInput, attempt: number, historyTurns: number): Promise<BegunTurn> {
+    const type: EventType = attempt === 1 ? 'turn.started' : 'turn.restarted';
+    const { rows } = await sql<Turn & { history: BegunTurn['history'] | null }>`
+      with ${locked(key)}, begun as (
+        insert into turn (tenant, session_id, id, number, prompt, answer, status, attempt)
+        select tenant, id, ${input.turnId}::uuid, ${nextNumber(key)}, ${input.prompt}::text, '', 'running',
+          ${attempt}::integer
+        from locked
+        on conflict (tenant, session_id, id) do update set attempt = greatest(turn.attempt, excluded.attempt)
+        returning ${columns}
+      ), counter as (
+        update session set last_seq = last_seq + 1
+        where ${isSession(key)} and exists (select 1 from begun where status = 'running')
+        returning last_seq
+      ), event as (
+        insert into session_event (tenant, session_id, seq, type, turn_id, data)
+        select ${key.tenant}::text, ${key.sessionId}::uuid, last_seq, ${type}::text, begun.id,
+          jsonb_build_object('number', number, 'prompt', prompt, 'attempt', ${attempt}::integer)
+        from counter, begun returning seq
+      ), earlier as (
+        select number, prompt, answer from turn
+        where tenant = ${key.tenant} and session_id = ${key.sessionId} and status = 'completed'
+        order by number desc limit ${historyTurns}
+      )
+      select begun.*, (select ${notice(key)} from event),
+        (select jsonb_agg(jsonb_build_object('prompt', prompt, 'answer', answer) order by number) from earlier) as history
+      from begun`.execute(this.#db);
+    const [row] = rows;
+    if (row === undefined) throw missing(key);
+    return { turn: turnOf(row), history: row.history ?? [] };
   }
 
   /**
@@ -102,9 +120,7 @@ export class SessionStore {
           jsonb_build_object('text', ${text}::text)
         from counter returning seq
       )
-      select interrupted, pg_notify(${eventChannel}, ${`${key.tenant}/${key.sessionId}/`} || seq) from event, writer`.execute(
-      this.#db,
-    );
+      select interrupted, ${notice(key)} from event, writer`.execute(this.#db);
     const [row] = rows;
     if (row === undefined) throw new Superseded(turnId, attempt);
     return row.interrupted;
@@ -121,89 +137,70 @@ export class SessionStore {
       .execute();
   }
 
-  /** Turns that have been answered, oldest first, at most `limit` of the newest. */
-  async answered(key: SessionKey, limit: number): Promise<Pick<Turn, 'prompt' | 'answer'>[]> {
-    const rows = await this.#db
-      .selectFrom('turn')
-      .select(['prompt', 'answer'])
-      .where(ofTenant(key.tenant))
-      .where('session_id', '=', key.sessionId)
-      .where('status', '=', 'completed')
-      .orderBy('number', 'desc')
-      .limit(limit)
-      .execute();
-    return rows.reverse();
-  }
-
-  /** Stores the end of a turn; a turn that has ended keeps its first end. */
+  /**
+   * Stores the end of a turn together with the last of its text; a turn that has ended keeps its first end. One that
+   * was cancelled while it waited has no row yet.
+   */
   async finishTurn(input: FinishInput): Promise<Turn> {
-    return this.#db.transaction().execute(async (tx) => {
-      await lock(tx, input);
-      const begun = await this.#insertTurn(tx, input, input.turn, 0);
-      if (begun.status !== 'running') return begun;
-      const { generation, status, error } = input;
-      const turn = await tx
-        .updateTable('turn')
-        .set({
-          status,
-          error,
-          answer: generation?.answer ?? '',
-          usage: jsonOf(generation?.usage ?? null),
-          timings: jsonOf(timingsOf(input, Date.now())),
-          completed_at: new Date(),
-        })
-        .where(ofTenant(input.tenant))
-        .where('session_id', '=', input.sessionId)
-        .where('id', '=', input.turn.turnId)
-        .returning(turnColumns)
-        .executeTakeFirstOrThrow();
-      await append(tx, input, [{ type: `turn.${status}`, turnId: turn.id, data: turn }]);
-      return turn;
-    });
+    const { generation, status, error, turn } = input;
+    const tail = generation?.tail ?? '';
+    const { rows } = await sql<Turn>`
+      with ${locked(input)}, ended as (
+        insert into turn (tenant, session_id, id, number, prompt, answer, status, error, attempt, usage, timings, completed_at)
+        select tenant, id, ${turn.turnId}::uuid, ${nextNumber(input)}, ${turn.prompt}::text,
+          ${generation?.answer ?? ''}::text, ${status}::text, ${error}::text, 0, ${jsonOf(generation?.usage ?? null)},
+          ${jsonOf(timingsOf(input, Date.now()))}, clock_timestamp()
+        from locked
+        on conflict (tenant, session_id, id) do update
+        set answer = excluded.answer, status = excluded.status, error = excluded.error, usage = excluded.usage,
+          timings = excluded.timings, completed_at = excluded.completed_at
+        where turn.status = 'running'
+        returning ${columns}
+      ), news as (
+        select 1 as place, 'turn.token' as type, jsonb_build_object('text', ${tail}::text) as data
+        from ended where ${tail}::text <> ''
+        union all select 2, ${`turn.${status}`}::text, to_jsonb(ended) from ended
+      ), counter as (
+        update session set last_seq = last_seq + (select count(*) from news)
+        where ${isSession(input)} and exists (select 1 from ended)
+        returning last_seq
+      ), event as (
+        insert into session_event (tenant, session_id, seq, type, turn_id, data)
+        select ${input.tenant}::text, ${input.sessionId}::uuid, last_seq - 2 + place, type, ${turn.turnId}::uuid, data
+        from counter, news order by place returning seq
+      )
+      select ended.*, ${notice(input, sql`last_seq`)} from ended, counter`.execute(this.#db);
+    const [row] = rows;
+    return row === undefined ? this.#ended(input, turn.turnId) : turnOf(row);
   }
 
   /** Stores that the session has ended, once. */
   async close(key: SessionKey, reason: CloseReason): Promise<void> {
-    await this.#db.transaction().execute(async (tx) => {
-      const closed = await tx
-        .updateTable('session')
-        .set({ status: 'closed', close_reason: reason, closed_at: new Date() })
-        .where(ofTenant(key.tenant))
-        .where('id', '=', key.sessionId)
-        .where('status', '=', 'open')
-        .executeTakeFirst();
-      if (closed.numUpdatedRows === 1n) {
-        await append(tx, key, [{ type: 'session.closed', turnId: null, data: { reason } }]);
-      }
-    });
+    await sql`
+      with closed as (
+        update session
+        set status = 'closed', close_reason = ${reason}, closed_at = clock_timestamp(), last_seq = last_seq + 1
+        where ${isSession(key)} and status = 'open'
+        returning tenant, id, last_seq
+      ), event as (
+        insert into session_event (tenant, session_id, seq, type, data)
+        select tenant, id, last_seq, 'session.closed', jsonb_build_object('reason', ${reason}::text)
+        from closed returning seq
+      )
+      select ${notice(key)} from event`.execute(this.#db);
   }
 
-  async #insertTurn(tx: Connection, key: SessionKey, input: TurnInput, attempt: number): Promise<Turn> {
-    const { tenant, sessionId } = key;
-    const newest = tx
+  /** The turn as it ended before. */
+  async #ended(key: SessionKey, turnId: string): Promise<Turn> {
+    const turn = await this.#db
       .selectFrom('turn')
-      .select(({ fn, lit }) => sql<number>`coalesce(${fn.max('number')}, ${lit(0)}) + 1`.as('number'))
-      .where(ofTenant(tenant))
-      .where('session_id', '=', sessionId);
-    return tx
-      .insertInto('turn')
-      .values({
-        tenant,
-        session_id: sessionId,
-        id: input.turnId,
-        number: newest,
-        prompt: input.prompt,
-        answer: '',
-        status: 'running',
-        attempt,
-      })
-      .onConflict((conflict) =>
-        conflict
-          .columns(['tenant', 'session_id', 'id'])
-          .doUpdateSet({ attempt: sql<number>`greatest(turn.attempt, excluded.attempt)` }),
-      )
-      .returning(turnColumns)
-      .executeTakeFirstOrThrow();
+      .select(turnColumns)
+      .where(ofTenant(key.tenant))
+      .where('session_id', '=', key.sessionId)
+      .where('id', '=', turnId)
+      .executeTakeFirst();
+    if (turn === undefined) throw missing(key);
+    return turn;
   }
 }
 
@@ -222,45 +219,29 @@ export function timingsOf(input: Pick<FinishInput, 'turn' | 'generation'>, now: 
 }
 
 /** jsonb wants text: the driver would turn an array or null into something else. */
-const jsonOf = <Value>(value: Value) => (value === null ? null : sql<Value>`${JSON.stringify(value)}::jsonb`);
+const jsonOf = (value: object | null) => sql`${value === null ? null : JSON.stringify(value)}::jsonb`;
 
-/** Takes the lock under which the numbers of turns and events of this session are given. */
-async function lock(tx: Connection, key: SessionKey): Promise<void> {
-  const row = await tx
-    .selectFrom('session')
-    .select('id')
-    .where(ofTenant(key.tenant))
-    .where('id', '=', key.sessionId)
-    .forUpdate()
-    .executeTakeFirst();
-  if (row === undefined) throw new Error(`session ${key.sessionId} is not in the database`);
-}
+const missing = ({ sessionId }: SessionKey) => new Error(`session ${sessionId} is not in the database`);
 
-/**
- * Appends events and announces them. The counter in the session's row gives the numbers; its row lock is held until
- * the commit, so a reader never sees a number before all the lower ones.
- */
-async function append(tx: Connection, key: SessionKey, events: readonly NewEvent[]): Promise<void> {
-  const { last_seq } = await tx
-    .updateTable('session')
-    .set({ last_seq: sql`last_seq + ${events.length}` })
-    .where(ofTenant(key.tenant))
-    .where('id', '=', key.sessionId)
-    .returning('last_seq')
-    .executeTakeFirstOrThrow();
-  const before = Number(last_seq) - events.length;
-  await tx
-    .insertInto('session_event')
-    .values(
-      events.map(({ type, turnId, data }, index) => ({
-        tenant: key.tenant,
-        session_id: key.sessionId,
-        seq: String(before + index + 1),
-        type,
-        turn_id: turnId,
-        data: sql`${JSON.stringify(data)}::jsonb`,
-      })),
-    )
-    .execute();
-  await sql`select pg_notify(${eventChannel}, ${`${key.tenant}/${key.sessionId}/${last_seq}`})`.execute(tx);
-}
+/** A row holds more than the turn. */
+const turnOf = (row: Turn): Turn => {
+  const { id, number, prompt, answer, status, error, usage, timings } = row;
+  return { id, number, prompt, answer, status, error, usage, timings };
+};
+
+const columns = sql.join(turnColumns.map((column) => sql.ref(column)));
+
+const isSession = ({ tenant, sessionId }: SessionKey) => sql`tenant = ${tenant} and id = ${sessionId}`;
+
+/** The session's row under the lock under which the numbers of its turns are given. */
+const locked = (key: SessionKey) => sql`locked as (
+  select tenant, id from session where ${isSession(key)} for update
+)`;
+
+const nextNumber = ({ tenant, sessionId }: SessionKey) => sql`(
+  select coalesce(max(number), 0) + 1 from turn where tenant = ${tenant} and session_id = ${sessionId}
+)`;
+
+/** Announces the event with that number to the gateways, when the transaction commits. */
+const notice = ({ tenant, sessionId }: SessionKey, seq = sql`seq`) =>
+  sql`pg_notify(${eventChannel}, ${`${tenant}/${sessionId}/`} || ${seq})`;

@@ -14,8 +14,8 @@ test('keeps every character in order, in far fewer writes', async () => {
     batch.add(token);
     await sleep(1);
   }
-  await batch.end();
-  assert.equal(written.join(''), tokens.join(''));
+  const rest = await batch.end();
+  assert.equal(written.join('') + rest, tokens.join(''));
   assert.ok(written.length <= 12, `${written.length} writes`);
 });
 
@@ -30,6 +30,20 @@ test('a failed write stops the generation and is not retried', async () => {
   assert.throws(() => batch.add('b'), /superseded/);
   await assert.rejects(batch.end(), /superseded/);
   assert.equal(writes, 1);
+});
+
+test('the end waits for the write that runs and hands back what came meanwhile', async () => {
+  const written: string[] = [];
+  const batch = new TokenBatch(async (text) => {
+    await sleep(10);
+    written.push(text);
+  }, 1);
+  batch.add('first');
+  await sleep(5);
+  batch.add('second');
+  assert.equal(await batch.end(), 'second');
+  await sleep(20);
+  assert.deepEqual(written, ['first']);
 });
 
 test('what is abandoned is not written', async () => {

@@ -25,12 +25,18 @@ export class TokenBatch {
     this.#timer = setTimeout(() => this.#flush(), Math.max(0, wait));
   }
 
-  /** Writes what is left and waits for all writes. @throws the first error of a write. */
-  async end(): Promise<void> {
+  /**
+   * Waits for all writes and writes no more.
+   * @returns the text that is not written: it can go along with what comes next.
+   * @throws the first error of a write.
+   */
+  async end(): Promise<string> {
     clearTimeout(this.#timer);
-    this.#flush();
+    const rest = this.#pending;
+    this.#pending = '';
     await this.#writing;
     if (this.#failure !== undefined) throw this.#failure;
+    return rest;
   }
 
   /** Writes nothing more. */
