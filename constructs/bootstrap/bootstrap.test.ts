@@ -16,20 +16,22 @@ test('the Job gets the closed plan as an immutable file', () => {
   assert.deepEqual(job.spec.template.spec.containers[0].command, ['node', '/app/main.js', 'secrets']);
 });
 
-test('its rights are secrets, in the namespaces of the plan and nowhere else', () => {
+test('its rights are the secrets of the plan, in their namespaces and nowhere else', () => {
   const region = new TestRegion();
   region.plan.token('api-key', 'north-runtime');
   bootstrapOf(region);
   const roles = region.manifests().filter(({ kind }) => kind === 'Role');
+  const rights = (name: string) => [
+    { apiGroups: [''], resources: ['secrets'], verbs: ['create'] },
+    { apiGroups: [''], resources: ['secrets'], verbs: ['get', 'update'], resourceNames: [name] },
+  ];
   assert.deepEqual(
-    roles.map((role: Manifest) => role.metadata.namespace),
-    ['north-runtime', 'north-system'],
+    roles.map((role: Manifest) => [role.metadata.namespace, role.rules]),
+    [
+      ['north-runtime', rights('api-key')],
+      ['north-system', rights('region-ca')],
+    ],
   );
-  for (const role of roles) {
-    assert.deepEqual(role.rules, [
-      { apiGroups: [''], resources: ['secrets'], verbs: ['get', 'create', 'update', 'patch'] },
-    ]);
-  }
   const binding = region.manifests().find(({ kind }) => kind === 'RoleBinding');
   assert.deepEqual(binding.subjects, [
     { kind: 'ServiceAccount', name: 'bootstrap-secrets', namespace: 'north-system' },

@@ -3,7 +3,7 @@ import { ContentConfigMap } from '../core/content-config-map.ts';
 import { instanceName } from '../core/labels.ts';
 import type { ApiServerAddress } from '../core/pod-network.ts';
 import type { SecretPlan, SecretPlanDocument } from '../core/secret-plan.ts';
-import { ServiceIdentity } from '../core/service-identity.ts';
+import { type Rule, ServiceIdentity } from '../core/service-identity.ts';
 import { JobWorkload, ScheduledWorkload } from '../core/workload.ts';
 
 /** Options of {@link Bootstrap}. */
@@ -43,7 +43,7 @@ export class Bootstrap extends Construct {
     const serviceIdentity = new ServiceIdentity(this, 'identity', {
       ...identity,
       name: `${identity.instance}-secrets`,
-      rules: [{ resources: ['secrets'], verbs: ['get', 'create', 'update', 'patch'] }],
+      rules: (namespace) => rights(this.document, namespace),
       namespaces: namespacesOf(this.document),
     });
     const task = {
@@ -62,6 +62,16 @@ export class Bootstrap extends Construct {
     new ScheduledWorkload(this, 'renewal', renewal).node.addDependency(job);
     this.jobName = job.jobName;
   }
+}
+
+/** It may read and renew the secrets of its plan and no other; the API server knows no names yet when it creates one. */
+function rights({ authority, secrets }: SecretPlanDocument, namespace: string): Rule[] {
+  const planned = secrets.filter(({ namespaces }) => namespaces.includes(namespace));
+  const names = [...(authority.namespace === namespace ? [authority] : []), ...planned].map(({ name }) => name);
+  return [
+    { resources: ['secrets'], verbs: ['create'] },
+    { resources: ['secrets'], verbs: ['get', 'update'], resourceNames: names },
+  ];
 }
 
 function namespacesOf(document: SecretPlanDocument): string[] {

@@ -9,13 +9,19 @@ export interface Rule {
   readonly apiGroup?: string;
   readonly resources: readonly string[];
   readonly verbs: readonly string[];
+  /**
+   * Names of the only objects it holds for; `create` and `list` can't be held to names.
+   * @default every object of these resources
+   */
+  readonly resourceNames?: readonly string[];
 }
 
 /** Options of {@link ServiceIdentity}. */
 export interface ServiceIdentityProps extends Identity {
   /** Name of the ServiceAccount, Roles and RoleBindings. */
   readonly name: string;
-  readonly rules: readonly Rule[];
+  /** The rights; a function of the namespace where they differ between namespaces. */
+  readonly rules: readonly Rule[] | ((namespace: string) => readonly Rule[]);
   /** Namespaces in which the rules hold. @default its own */
   readonly namespaces?: readonly string[];
 }
@@ -33,17 +39,19 @@ export class ServiceIdentity extends Construct {
       metadata: { name: this.name, labels },
       automountServiceAccountToken: false,
     });
-    for (const namespace of props.namespaces ?? [home]) this.#grant(namespace, home, labels, props.rules);
+    const rulesIn = (namespace: string) => (typeof props.rules === 'function' ? props.rules(namespace) : props.rules);
+    for (const namespace of props.namespaces ?? [home]) this.#grant(namespace, home, labels, rulesIn(namespace));
   }
 
   #grant(namespace: string, home: string, labels: Record<string, string>, rules: readonly Rule[]): void {
     const metadata = { name: this.name, namespace, labels };
     new k8s.KubeRole(this, `role-${namespace}`, {
       metadata,
-      rules: rules.map(({ apiGroup = '', resources, verbs }) => ({
+      rules: rules.map(({ apiGroup = '', resources, verbs, resourceNames }) => ({
         apiGroups: [apiGroup],
         resources: [...resources],
         verbs: [...verbs],
+        ...(resourceNames !== undefined && { resourceNames: [...resourceNames] }),
       })),
     });
     new k8s.KubeRoleBinding(this, `binding-${namespace}`, {
