@@ -39,6 +39,12 @@ test('a good configuration is read, defaults filled in', () => {
   ]);
 });
 
+test('the API servers are narrowed only where their addresses are named', () => {
+  assert.equal(parseConfig({ ...good, apiServerCidrs: '' }).apiServerCidrs, undefined);
+  const { apiServerCidrs } = parseConfig({ ...good, apiServerCidrs: '10.0.0.1/32,10.96.0.1/32' });
+  assert.deepEqual(apiServerCidrs, ['10.0.0.1/32', '10.96.0.1/32']);
+});
+
 test('{region} stands for the name of each region', () => {
   const { regions } = parseConfig({
     ...good,
@@ -73,6 +79,11 @@ test('every mistake names key, value, what is expected and the fix', () => {
     [{ ...good, regions: '["Local!"]' }, /somagent:regions is '\["Local!"\]', but must be a DNS label/],
     [{ ...good, size: 'huge' }, /somagent:size is 'huge', but must be one of 'small', 'medium', 'large'/],
     [{ ...good, gatewayUrl: 'http://x' }, /somagent:gatewayUrl is 'http:\/\/x', but must be an https URL/],
+    [
+      { ...good, apiServerCidrs: '10.0.0.1' },
+      /somagent:apiServerCidrs is '10\.0\.0\.1', but must be CIDRs with commas/,
+    ],
+    [{ ...good, apiServerCidrs: '10.0.0.1/32, x' }, /somagent:apiServerCidrs is .* must be CIDRs with commas/],
     [{ ...good, probeClients: 'maybe' }, /somagent:probeClients is 'maybe', but must be a boolean/],
     [{ ...good, registry: 'https://x' }, /somagent:registry is 'https:\/\/x', but must be a registry without scheme/],
     [{ ...good, regions: '["a","b"]' }, /somagent:gatewayUrl is .* for all of a, b; put \{region\}/],

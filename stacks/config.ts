@@ -56,6 +56,12 @@ const schema = z.strictObject({
   /** Port of every node that leads to the gateway, where no load balancer does. */
   gatewayNodePort: nodePort,
   identityNodePort: nodePort,
+  /** Where the API servers of all regions are, as CIDRs with commas between; absent: any address. */
+  apiServerCidrs: z
+    .string()
+    .transform((text) => text.split(','))
+    .pipe(z.array(z.cidrv4({ error: 'CIDRs with commas between, such as 10.0.0.1/32,10.96.0.1/32' })))
+    .optional(),
   /** Absent: the cluster's default. */
   storageClass: z.string().min(1).optional(),
   /** Ray by its operator, or by plain pods. */
@@ -84,7 +90,10 @@ export interface RegionConfig {
 
 /** The configuration of a stack. */
 export interface StackConfig
-  extends Pick<RawConfig, 'registry' | 'size' | 'storageClass' | 'rayRenderer' | 'tenants' | 'probeClients'> {
+  extends Pick<
+    RawConfig,
+    'registry' | 'size' | 'apiServerCidrs' | 'storageClass' | 'rayRenderer' | 'tenants' | 'probeClients'
+  > {
   readonly regions: readonly RegionConfig[];
 }
 

@@ -26,6 +26,7 @@ function deploy(region: RegionConfig, config: StackConfig, realm: RegionArgs['re
     identityUrl: region.identityUrl,
     gatewayNodePort: region.gatewayNodePort,
     identityNodePort: region.identityNodePort,
+    apiServerCidrs: config.apiServerCidrs,
     storageClass: config.storageClass,
     rayRenderer: config.rayRenderer,
     realm,

@@ -30,6 +30,8 @@ export interface RegionArgs {
   readonly gatewayNodePort?: number | undefined;
   /** Port of every node that leads to Keycloak. @default none */
   readonly identityNodePort?: number | undefined;
+  /** Where the API server is, as CIDRs: pods that use it may reach no other address. @default any address */
+  readonly apiServerCidrs?: readonly string[] | undefined;
   /** @default the cluster's default StorageClass */
   readonly storageClass?: string | undefined;
   /** `kuberay` where its operator is installed, else plain `pods`. */

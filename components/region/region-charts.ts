@@ -48,7 +48,7 @@ export class RegionCharts {
     this.products = this.#products(plan, args);
     // Last: it closes the plan of secrets that all others have added to.
     this.bootstrap = new RegionChart(app, 'bootstrap', { region, plane: 'system' });
-    new Bootstrap(this.bootstrap, 'bootstrap', { image: args.image('bootstrap'), plan });
+    new Bootstrap(this.bootstrap, 'bootstrap', { image: args.image('bootstrap'), plan, ...apiServer(args) });
   }
 
   #products(plan: SecretPlan, args: RegionArgs): RegionProducts {
@@ -62,6 +62,7 @@ export class RegionCharts {
       members: size.postgresMembers,
       storage: size.postgresStorage,
       ...(args.storageClass !== undefined && { storageClass: args.storageClass }),
+      ...apiServer(args),
     });
     const keycloak = new Keycloak(this.keycloak, 'keycloak', {
       image: image('keycloak'),
@@ -114,6 +115,10 @@ export interface RegionProducts {
   readonly slm: Slm;
   readonly orchestrator: Orchestrator;
   readonly gateway: Gateway;
+}
+
+function apiServer({ apiServerCidrs: cidrs }: RegionArgs) {
+  return cidrs === undefined ? {} : { apiServer: { cidrs } };
 }
 
 const ipAddress = /^\d{1,3}(?:\.\d{1,3}){3}$/;

@@ -45,6 +45,14 @@ test('two regions side by side on one cluster share no object', () => {
   assert.equal(count('east') > 50, true);
 });
 
+test('where the addresses of the API server are named, no pod reaches any other address', async () => {
+  const blocks = (of: typeof objects) =>
+    of.flatMap(({ manifest }) => JSON.stringify(manifest).match(/"cidr":"[^"]+"/g) ?? []).toSorted();
+  assert.deepEqual(blocks(objects), Array(4).fill('"cidr":"0.0.0.0/0"'));
+  const { objects: narrowed } = await planned(['east'], { apiServerCidrs: ['10.0.0.1/32'] });
+  assert.deepEqual(blocks(narrowed), Array(2).fill('"cidr":"10.0.0.1/32"'));
+});
+
 test('no manifest holds a secret', () => {
   assert.deepEqual(
     objects.flatMap(({ secrets }) => secrets),

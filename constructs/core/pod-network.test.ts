@@ -39,11 +39,16 @@ test('one wiring opens the way out of the client and into the server, and nothin
 
 test('the API server, a published port and an operator each open one side only', () => {
   const { region, client } = networks();
-  client.allowToApiServer({ cidr: '10.0.0.1/32', ports: [6443] });
+  client.allowToApiServer({ cidrs: ['10.0.0.1/32', '10.96.0.1/32'], ports: [6443] });
   client.allowFromAnywhere(8443);
   client.allowFromNamespace('kuberay-system', [{ from: 8000, to: 8010 }]);
   const { egress, ingress } = region.find('NetworkPolicy', 'client').spec;
-  assert.deepEqual(egress, [{ to: [{ ipBlock: { cidr: '10.0.0.1/32' } }], ports: [{ protocol: 'TCP', port: 6443 }] }]);
+  assert.deepEqual(egress, [
+    {
+      to: [{ ipBlock: { cidr: '10.0.0.1/32' } }, { ipBlock: { cidr: '10.96.0.1/32' } }],
+      ports: [{ protocol: 'TCP', port: 6443 }],
+    },
+  ]);
   assert.deepEqual(ingress, [
     { ports: [{ protocol: 'TCP', port: 8443 }] },
     {

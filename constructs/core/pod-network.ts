@@ -14,10 +14,11 @@ export type PortRange = number | { readonly from: number; readonly to: number };
 /** Where the Kubernetes API server can be reached from pods. */
 export interface ApiServerAddress {
   /**
-   * Addresses, as CIDR. The address differs per cluster and can't be selected by labels: the server is not a pod.
-   * @default '0.0.0.0/0'
+   * Addresses, as CIDRs. They differ per cluster and can't be selected by labels: the server is not a pod. Some network
+   * plugins look at the address of its Service, some at the one behind it: name both.
+   * @default ['0.0.0.0/0']
    */
-  readonly cidr?: string;
+  readonly cidrs?: readonly string[];
   /**
    * Ports: of its Service and behind it.
    * @default [443, 6443]
@@ -94,8 +95,8 @@ export class PodNetwork extends Construct {
 
   /** Opens the way to the Kubernetes API server. */
   allowToApiServer(address: ApiServerAddress = {}): void {
-    const { cidr = '0.0.0.0/0', ports = [443, 6443] } = address;
-    addOnce(this.#egress, { to: [{ ipBlock: { cidr } }], ports: ports.map(policyPort) });
+    const { cidrs = ['0.0.0.0/0'], ports = [443, 6443] } = address;
+    addOnce(this.#egress, { to: cidrs.map((cidr) => ({ ipBlock: { cidr } })), ports: ports.map(policyPort) });
   }
 
   #peer(): k8s.NetworkPolicyPeer {
