@@ -139,7 +139,8 @@ async function main(): Promise<number> {
     reporter: new StreamReporter(),
   });
   if (command === 'preview') process.stdout.write(formatChanges(result as readonly Change[]));
-  else if (result !== undefined) process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
+  // What apply has to say it has said; its outputs are a command of their own.
+  else if (result !== undefined && command !== 'apply') process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
   return 0;
 }
 

@@ -47,10 +47,12 @@ export async function stopCluster(
     say('processes and pods have ended');
     await unmountBelow(places.state);
     await unmountBelow(places.run);
+    say('mounts are gone');
     await deleteNetwork();
     deleteTraces(places.run);
-    await deleteFolders(places, options);
     await deleteGroupsInTime();
+    say('network and control groups are gone; deleting the state');
+    await deleteFolders(places, options);
     say(options.keepData ? `nothing runs; data kept in ${places.state}` : 'nothing is left but the caches');
   } finally {
     lock.release();
