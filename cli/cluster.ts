@@ -1,5 +1,6 @@
 import type { Writable } from 'node:stream';
-import { CoreV1Api, KubeConfig, Log, type V1Pod } from '@kubernetes/client-node';
+import { CoreV1Api, type KubeConfig, Log, type V1Pod } from '@kubernetes/client-node';
+import { loadKubeconfig } from '../stacks/runner/kubeconfig.ts';
 import { CliFailure, exitCodes, reasonOf } from './failure.ts';
 
 /** The part of a Kubernetes cluster that the command reads. */
@@ -20,19 +21,11 @@ export interface LogOptions {
 
 /** Opens the cluster of a kubeconfig; undefined means kubectl's own rules. */
 export function openCluster(kubeconfig: string | undefined, context: string | undefined): Cluster {
-  const config = new KubeConfig();
   try {
-    if (kubeconfig === undefined) config.loadFromDefault();
-    else config.loadFromFile(kubeconfig);
-    if (context !== undefined) config.setCurrentContext(context);
+    return new KubernetesCluster(loadKubeconfig(kubeconfig, context));
   } catch (error) {
-    throw new CliFailure(
-      `kubeconfig ${kubeconfig ?? ''} cannot be used: ${reasonOf(error)}`,
-      'give another: --kubeconfig <file> --context <name>',
-      exitCodes.usage,
-    );
+    throw new CliFailure(reasonOf(error), 'give another: --kubeconfig <file> --context <name>', exitCodes.usage);
   }
-  return new KubernetesCluster(config);
 }
 
 class KubernetesCluster implements Cluster {

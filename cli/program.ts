@@ -1,4 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { whichKubeconfig } from '../stacks/runner/which-kubeconfig.ts';
 import type { Cluster } from './cluster.ts';
 import { CliFailure, exitCodes } from './failure.ts';
 import { showLogs } from './logs.ts';
@@ -14,7 +15,7 @@ import {
   startSession,
 } from './session.ts';
 import { showStatus } from './status.ts';
-import { kubeconfigOf, resolveTarget, type TargetOptions } from './target.ts';
+import { resolveTarget, type TargetOptions } from './target.ts';
 
 /** What the program needs of the process that it runs in. */
 export interface ProgramContext {
@@ -67,8 +68,7 @@ class Surroundings {
   async cluster(): Promise<Cluster> {
     // The Kubernetes client takes half of the start time, and help and completion never need it.
     const { openCluster } = await import('./cluster.ts');
-    const { root, env } = this.#context;
-    return openCluster(kubeconfigOf(this.options, root, env), this.options.context);
+    return openCluster(whichKubeconfig(this.options, this.#context.root), this.options.context);
   }
 
   /** @param target options of the command itself */

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { Cluster } from './cluster.ts';
 import { exitCodes } from './failure.ts';
-import { kubeconfigOf, resolveTarget } from './target.ts';
+import { resolveTarget } from './target.ts';
 
 /** A cluster that must not be asked: the case under test gives everything by other means. */
 const noCluster = async (): Promise<Cluster> => {
@@ -99,13 +99,5 @@ describe('resolveTarget', () => {
       message: /^--client-secret-file: cannot read .*absent: ENOENT/,
       exitCode: exitCodes.usage,
     });
-  });
-
-  it('uses the kubeconfig asked for, then $KUBECONFIG, then that of the local cluster', () => {
-    writeFileSync(join(root, '.soma', 'kubeconfig'), '');
-    assert.equal(kubeconfigOf({ stack: 'dev', kubeconfig: 'mine' }, root, { KUBECONFIG: 'other' }), 'mine');
-    assert.equal(kubeconfigOf({ stack: 'dev' }, root, { KUBECONFIG: 'other' }), undefined);
-    assert.equal(kubeconfigOf({ stack: 'dev' }, root, {}), join(root, '.soma', 'kubeconfig'));
-    assert.equal(kubeconfigOf({ stack: 'dev' }, empty, {}), undefined);
   });
 });

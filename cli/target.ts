@@ -1,5 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
 import type { Cluster } from './cluster.ts';
 import { CliFailure, exitCodes } from './failure.ts';
 import { knownStacks, type Outputs, readOutputs } from './outputs.ts';
@@ -135,12 +134,4 @@ function readText(path: string, flag: string): string {
       exitCodes.usage,
     );
   }
-}
-
-/** The kubeconfig to use: the one asked for, else the local cluster's, else kubectl's own rules (undefined). */
-export function kubeconfigOf(options: TargetOptions, root: string, env: Environment): string | undefined {
-  if (options.kubeconfig !== undefined) return options.kubeconfig;
-  if (env.KUBECONFIG !== undefined) return undefined;
-  const local = join(root, '.soma', 'kubeconfig');
-  return existsSync(local) ? local : undefined;
 }

@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -18,6 +17,7 @@ import {
   StuckError,
   stackConfiguration,
 } from './runner/index.ts';
+import { whichKubeconfig } from './runner/which-kubeconfig.ts';
 
 const root = join(import.meta.dirname, '..');
 
@@ -32,7 +32,7 @@ Runs the Pulumi program of this repository without the Pulumi CLI.
   outputs    print the outputs of the last apply, as JSON
 
   --stack <name>        which Pulumi.<name>.yaml to use (default: dev)
-  --kubeconfig <file>   (default: .soma/kubeconfig if it is there, else the standard places)
+  --kubeconfig <file>   (default: .soma/kubeconfig if it is there and no context is given, else the standard places)
   --context <name>      context of the kubeconfig (default: the current one)
   --set <key=value>     overrides a key of the configuration; may be repeated
   --timeout <seconds>   until an object that is not ready counts as stuck (default: 300)
@@ -94,12 +94,11 @@ export const commands = {
 const outputsFile = (stack: string): string => join(root, '.soma', `outputs.${stack}.json`);
 
 async function runOptions(options: CommandOptions) {
-  const own = join(root, '.soma', 'kubeconfig');
   return {
     project: projectName,
     stack: options.stack,
     config: await stackConfiguration(root, options.stack, options.overrides),
-    kubeconfig: options.kubeconfig ?? (existsSync(own) ? own : undefined),
+    kubeconfig: whichKubeconfig(options, root),
     context: options.context,
     timeoutSeconds: options.timeoutSeconds,
     reporter: options.reporter,

@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
 import https from 'node:https';
-import { KubeConfig } from '@kubernetes/client-node';
+import type { KubeConfig } from '@kubernetes/client-node';
 import { describe, type Manifest } from '@somagent/components/bridge/index.ts';
+import { loadKubeconfig } from './kubeconfig.ts';
 
 /** An object as the API server holds it. */
 export interface LiveObject extends Manifest {
@@ -281,32 +281,7 @@ function parse(text: string): unknown {
   }
 }
 
-/**
- * Opens a cluster.
- * @param kubeconfig path of a file or the text of one; without it the standard places ($KUBECONFIG, ~/.kube/config)
- * @param context name of a context; without it the current one
- * @throws when the file or the context is absent, naming what there is
- */
+/** Opens a cluster. @throws when the kubeconfig or its context is absent, naming what there is */
 export function openCluster(kubeconfig: string | undefined, context: string | undefined): KubernetesApi {
-  const config = new KubeConfig();
-  if (kubeconfig === undefined) config.loadFromDefault();
-  else config.loadFromString(kubeconfig.includes('\n') ? kubeconfig : readKubeconfig(kubeconfig));
-  if (context !== undefined) {
-    const names = config.getContexts().map(({ name }) => name);
-    if (!names.includes(context)) {
-      throw new Error(
-        `context '${context}' is not in the kubeconfig; it has ${names.join(', ') || 'none'}. Pass --context with one of these`,
-      );
-    }
-    config.setCurrentContext(context);
-  }
-  return new KubernetesApi(config);
-}
-
-function readKubeconfig(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    throw new Error(`no kubeconfig at ${path}; start the local cluster with 'make up', or pass --kubeconfig`);
-  }
+  return new KubernetesApi(loadKubeconfig(kubeconfig, context));
 }
