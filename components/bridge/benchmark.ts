@@ -70,14 +70,15 @@ const planned = await plan(program, { project: 'somagent', stack: 'benchmark', c
 const bridged = process.cpuUsage(before);
 const directory = await mkdtemp(join(tmpdir(), 'somagent-benchmark-'));
 render(planned, directory);
-await rm(directory, { recursive: true });
 const used = process.cpuUsage(before);
+const wallSeconds = (performance.now() - started) / 1000;
+await rm(directory, { recursive: true });
 const seconds = (usage: NodeJS.CpuUsage): number => (usage.user + usage.system) / 1e6;
 const figures = {
   objects: planned.objects.length,
   bridgeCpuSeconds: seconds(bridged),
   totalCpuSeconds: seconds(used),
-  wallSeconds: (performance.now() - started) / 1000,
+  wallSeconds,
   limitCpuSeconds: limit,
 };
 process.stdout.write(`${JSON.stringify(figures)}\n`);

@@ -16,6 +16,7 @@ export class OutputResolver implements IResolver {
   /** Called by cdk8s on every property. */
   resolve(context: ResolutionContext): void {
     const value: unknown = context.value;
+    if (typeof value !== 'object') return;
     if (isDeferred(value)) context.replaceValue(this.#token(value));
     // A union of number and string (`IntOrString`, `Quantity`) is a class around `.value`, into which cdk8s does not look.
     else if (isUnionOfDeferred(value)) context.replaceValue({ value: this.#token(value.value) });

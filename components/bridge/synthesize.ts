@@ -29,7 +29,7 @@ export function synthesize(chart: Chart): readonly SynthesizedObject[] {
   const resolver = resolverOf(chart);
   const constructs = chart.node.findAll();
   validate(constructs);
-  const objects = constructs.filter((node): node is ApiObject => node instanceof ApiObject && Chart.of(node) === chart);
+  const objects = constructs.filter((node): node is ApiObject => node instanceof ApiObject && node.chart === chart);
   const dependencies = dependenciesOf(constructs, new Set(objects));
   const synthesized = objects.map((source) => ({
     source,
