@@ -112,10 +112,11 @@ func TestNobodyThereResets(t *testing.T) {
 	}
 	defer f.stop(0)
 	conn, err := plainDial(t.Context(), f.listener.Addr().(*net.TCPAddr).AddrPort())
-	if err != nil {
-		t.Fatal(err)
+	// The reset may come before the client has seen its connection open, or after.
+	if err == nil {
+		_, err = conn.Read(make([]byte, 1))
 	}
-	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("got %v, want a reset", err)
 	}
 }
