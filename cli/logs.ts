@@ -22,7 +22,7 @@ export function choosePods(pods: readonly V1Pod[], word: string, namespace: stri
 }
 
 /** Words that `logs` understands, for completion and errors. */
-export function knownNames(pods: readonly V1Pod[]): string[] {
+function knownNames(pods: readonly V1Pod[]): string[] {
   return [...new Set(pods.flatMap(({ metadata }) => metadata?.labels?.['app.kubernetes.io/name'] ?? []))].sort();
 }
 
@@ -70,7 +70,7 @@ async function copyLog(
 }
 
 /** Puts a prefix before every line and never splits a line. */
-export function prefixLines(prefix: string): Transform {
+function prefixLines(prefix: string): Transform {
   let rest = '';
   return new Transform({
     transform(chunk, _encoding, done) {

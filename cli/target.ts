@@ -65,7 +65,7 @@ function withoutEmpty(env: Environment): Environment {
 }
 
 /** The region that a command is about: the one asked for, else the stack's first. */
-export function regionOf(options: TargetOptions, outputs: Outputs | undefined): string {
+function regionOf(options: TargetOptions, outputs: Outputs | undefined): string {
   const regions = Object.keys(outputs?.regions ?? {});
   const region = options.region ?? regions[0] ?? 'local';
   if (options.region !== undefined && regions.length > 0 && !regions.includes(options.region)) {

@@ -12,7 +12,7 @@ export interface DebianPackage {
 }
 
 /** Everything that the machine needs from its distribution. */
-export const debianPackages: readonly DebianPackage[] = [
+const debianPackages: readonly DebianPackage[] = [
   { name: 'etcd-server', provides: 'etcd', purpose: 'store of the API server' },
   { name: 'containerd', provides: 'containerd', purpose: 'runs containers' },
   { name: 'runc', provides: 'runc', purpose: 'runs containers' },

@@ -11,7 +11,7 @@ function machine(faults: Partial<Probes> = {}): Probes {
     uid: 0,
     totalMemory: 16 * gibibyte,
     stateFolder: '/var/lib/somagent',
-    cacheFolder: '/root/.cache/somagent',
+    cacheFolder: '/home/somebody/.cache/somagent',
     provided: () => true,
     freeBytes: () => 100 * gibibyte,
     listener: async () => 'nobody',

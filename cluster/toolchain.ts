@@ -62,7 +62,7 @@ function same(...names: readonly string[]): Record<string, string> {
 }
 
 /** Where built programs are kept, for every clone of this user: `~/.cache/somagent/toolchain`. */
-export function toolchainCache(env: NodeJS.ProcessEnv = process.env): string {
+function toolchainCache(env: NodeJS.ProcessEnv = process.env): string {
   return join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'somagent/toolchain');
 }
 
@@ -91,7 +91,7 @@ function sources(folder: string): string[] {
 }
 
 /** Folder of a family's programs, whether they are built yet or not. */
-export function familyFolder(family: ToolFamily): string {
+function familyFolder(family: ToolFamily): string {
   return join(toolchainCache(), `${family.name}-${familyDigest(family)}`, 'bin');
 }
 

@@ -22,7 +22,6 @@ export {
   type RegionArgs,
   type RegionEndpoints,
   type RegionSize,
-  type RegionSizeName,
   RuntimePlane,
   regionSizes,
   ServicesPlane,

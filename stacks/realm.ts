@@ -1,4 +1,4 @@
-import type { Realm } from '@somagent/bootstrap/realm-types.ts';
+import type { Realm, RealmClient } from '@somagent/bootstrap/realm-types.ts';
 
 /** Who accepts tokens of our agents. */
 export const gatewayAudience = 'somagent-gateway';
@@ -21,15 +21,13 @@ export function platformRealm({ tenants, probeClients }: PlatformRealmOptions): 
   };
 }
 
-type Client = Realm['clients'][number];
-
-function agent(tenant: string): Client {
+function agent(tenant: string): RealmClient {
   const audiences = [gatewayAudience];
   const description = `Agents of tenant ${tenant}`;
   return { clientId: `${tenant}-agent`, tenant, audiences, accessTokenSeconds: 300, description };
 }
 
-function probes(tenant: string): Client[] {
+function probes(tenant: string): RealmClient[] {
   const audiences = [gatewayAudience];
   return [
     { clientId: 'foreign-agent', tenant, audiences: [], description: 'Tokens for another audience' },

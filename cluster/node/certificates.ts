@@ -76,7 +76,7 @@ const requests = {
 export type CertificateName = keyof typeof requests;
 
 /** Who has a kubeconfig of their own. */
-export const kubeconfigUsers = [
+const kubeconfigUsers = [
   'admin',
   'controller-manager',
   'scheduler',

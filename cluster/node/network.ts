@@ -8,7 +8,7 @@ export function insideArguments(command: readonly string[]): string[] {
 }
 
 /** Runs a command inside the namespace. */
-export function runInside(command: readonly string[], input?: string): Promise<string> {
+function runInside(command: readonly string[], input?: string): Promise<string> {
   return run('nsenter', insideArguments(command), input === undefined ? {} : { input });
 }
 

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, readlinkSync, renameSync, statSync } from 'node:fs';
+import { userInfo } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { insideArguments } from './network.ts';
@@ -46,7 +47,7 @@ export function startProgram(program: Program, state: string, groups: readonly s
     cwd: '/',
     env: {
       PATH: process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin',
-      HOME: '/root',
+      HOME: userInfo().homedir,
       ...program.env,
       [nameVariable]: program.name,
       [stateVariable]: state,

@@ -6,5 +6,5 @@ export type { ProductName, RegionArgs, Transforms } from './region-args.ts';
 export { RegionCharts, type RegionProducts } from './region-charts.ts';
 export { RuntimePlane, type RuntimePlaneArgs } from './runtime-plane.ts';
 export { ServicesPlane, type ServicesPlaneArgs } from './services-plane.ts';
-export { type RegionSize, type RegionSizeName, regionSizes } from './sizes.ts';
+export { type RegionSize, regionSizes } from './sizes.ts';
 export { SystemPlane, type SystemPlaneArgs } from './system-plane.ts';

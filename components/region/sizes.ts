@@ -51,6 +51,3 @@ export const regionSizes = {
     gatewayReplicas: 4,
   },
 } as const satisfies Record<string, RegionSize>;
-
-/** Name of a row of {@link regionSizes}. */
-export type RegionSizeName = keyof typeof regionSizes;

@@ -67,7 +67,7 @@ abstract class Workload extends Construct {
 }
 
 /** Name of a workload: the instance's own name for its only or main component. */
-export function workloadName({ instance, component }: Pick<Identity, 'instance' | 'component'>): string {
+function workloadName({ instance, component }: Pick<Identity, 'instance' | 'component'>): string {
   return instance === component ? instance : `${instance}-${component}`;
 }
 

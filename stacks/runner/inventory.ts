@@ -97,7 +97,7 @@ export function formatReference({ apiVersion, kind, metadata }: ObjectReference)
   return [apiVersion, kind, metadata.namespace ?? '-', metadata.name].join(' ');
 }
 
-export function parseReference(line: string): ObjectReference {
+function parseReference(line: string): ObjectReference {
   const [apiVersion = '', kind = '', namespace = '-', name = ''] = line.split(' ');
   return { apiVersion, kind, metadata: { name, ...(namespace === '-' ? {} : { namespace }) } };
 }

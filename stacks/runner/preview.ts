@@ -94,7 +94,7 @@ function comparable({ metadata, status, ...rest }: LiveObject): unknown {
 }
 
 /** The leaves in which two values differ. */
-export function differences(from: unknown, to: unknown, path: string): readonly FieldChange[] {
+function differences(from: unknown, to: unknown, path: string): readonly FieldChange[] {
   if (isDeepStrictEqual(from, to)) return [];
   if (!isObject(from) || !isObject(to)) return [{ path, from, to }];
   const keys = new Set([...Object.keys(from), ...Object.keys(to)]);
