@@ -166,33 +166,9 @@ function dns(image: string): Addon[] {
   const metadata = { name: 'coredns', namespace: 'kube-system', labels: labels('coredns') };
   const selector = { 'k8s-app': 'kube-dns' };
   const core = '/api/v1/namespaces/kube-system';
-  const authorization = 'rbac.authorization.k8s.io';
-  const readOnly = ['list', 'watch'];
-  const clusterWide = { name: 'system:coredns', labels: labels('coredns') };
   return [
     { collection: `${core}/serviceaccounts`, object: { apiVersion: 'v1', kind: 'ServiceAccount', metadata } },
-    {
-      collection: `/apis/${authorization}/v1/clusterroles`,
-      object: {
-        apiVersion: `${authorization}/v1`,
-        kind: 'ClusterRole',
-        metadata: clusterWide,
-        rules: [
-          { apiGroups: [''], resources: ['services', 'pods', 'namespaces'], verbs: readOnly },
-          { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: readOnly },
-        ],
-      },
-    },
-    {
-      collection: `/apis/${authorization}/v1/clusterrolebindings`,
-      object: {
-        apiVersion: `${authorization}/v1`,
-        kind: 'ClusterRoleBinding',
-        metadata: clusterWide,
-        roleRef: { apiGroup: authorization, kind: 'ClusterRole', name: clusterWide.name },
-        subjects: [{ kind: 'ServiceAccount', name: 'coredns', namespace: 'kube-system' }],
-      },
-    },
+    ...dnsRights(),
     {
       collection: `${core}/configmaps`,
       object: { apiVersion: 'v1', kind: 'ConfigMap', metadata, data: { Corefile: corefile } },
@@ -224,6 +200,37 @@ function dns(image: string): Addon[] {
           selector: { matchLabels: selector },
           template: { metadata: { labels: { ...selector, ...labels('coredns') } }, spec: dnsPod(image) },
         },
+      },
+    },
+  ];
+}
+
+/** What CoreDNS answers from. */
+function dnsRights(): Addon[] {
+  const authorization = 'rbac.authorization.k8s.io';
+  const readOnly = ['list', 'watch'];
+  const clusterWide = { name: 'system:coredns', labels: labels('coredns') };
+  return [
+    {
+      collection: `/apis/${authorization}/v1/clusterroles`,
+      object: {
+        apiVersion: `${authorization}/v1`,
+        kind: 'ClusterRole',
+        metadata: clusterWide,
+        rules: [
+          { apiGroups: [''], resources: ['services', 'pods', 'namespaces'], verbs: readOnly },
+          { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: readOnly },
+        ],
+      },
+    },
+    {
+      collection: `/apis/${authorization}/v1/clusterrolebindings`,
+      object: {
+        apiVersion: `${authorization}/v1`,
+        kind: 'ClusterRoleBinding',
+        metadata: clusterWide,
+        roleRef: { apiGroup: authorization, kind: 'ClusterRole', name: clusterWide.name },
+        subjects: [{ kind: 'ServiceAccount', name: 'coredns', namespace: 'kube-system' }],
       },
     },
   ];
