@@ -34,7 +34,7 @@ export class Model {
 
   constructor(options: ModelOptions) {
     this.#options = options;
-    this.#fetch = fetchTrusting(options.caFile);
+    this.#fetch = keepingConnections(fetchTrusting(options.caFile));
   }
 
   /** Streams the answer. @throws OpenAI.APIError; the workflow owns the retries. */
@@ -61,6 +61,34 @@ export class Model {
       };
     }
   }
+}
+
+/**
+ * A `fetch` whose connections survive a body that is cancelled: the client leaves an answer at its last event and
+ * cancels what is left, a few bytes, and each answer would need a connection and a TLS handshake of its own. What is
+ * aborted by its signal still ends at once.
+ */
+export function keepingConnections(inner: typeof fetch): typeof fetch {
+  return async (input, init) => {
+    const response = await inner(input, init);
+    const { status, statusText, headers, body } = response;
+    return body === null ? response : new Response(readToEnd(body), { status, statusText, headers });
+  };
+}
+
+function readToEnd(body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
+  const reader = body.getReader();
+  const rest = async (): Promise<void> => {
+    while (!(await reader.read()).done);
+  };
+  return new ReadableStream({
+    pull: async (controller) => {
+      const { done, value } = await reader.read();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    cancel: () => void rest().catch(() => undefined),
+  });
 }
 
 /** The conversation as chat messages. */
