@@ -11,6 +11,9 @@ export interface DebianPackage {
   readonly purpose: string;
 }
 
+/** How Debian calls this architecture in the paths of libraries. */
+const gnuTriplet = process.arch === 'arm64' ? 'aarch64-linux-gnu' : 'x86_64-linux-gnu';
+
 /** Everything that the machine needs from its distribution. */
 const debianPackages: readonly DebianPackage[] = [
   { name: 'etcd-server', provides: 'etcd', purpose: 'store of the API server' },
@@ -29,7 +32,11 @@ const debianPackages: readonly DebianPackage[] = [
   { name: 'maven', provides: 'mvn', purpose: 'fetches Keycloak' },
   { name: 'openjdk-17-jre-headless', provides: 'java', purpose: 'builds Keycloak' },
   { name: 'python3.11', provides: 'python3.11', purpose: 'model and Ray image' },
+  // Debian's own Python comes without it; a Python from elsewhere has it and does not mind.
+  { name: 'python3.11-venv', provides: '/usr/lib/python3.11/ensurepip', purpose: 'trains and tests the model' },
+  { name: 'libgomp1', provides: `/usr/lib/${gnuTriplet}/libgomp.so.1`, purpose: 'trains and tests the model' },
   { name: 'python3-pip', provides: 'pip3', purpose: 'model and Ray image' },
+  { name: 'ca-certificates', provides: '/etc/ssl/certs/ca-certificates.crt', purpose: 'fetches Go modules' },
   { name: 'unzip', provides: 'unzip', purpose: 'unpacks Keycloak' },
   { name: 'postgresql-15', provides: '/usr/lib/postgresql/15/bin/initdb', purpose: 'the real server of unit tests' },
 ];
