@@ -30,6 +30,17 @@ const plan: SecretsPlan = {
     },
   ],
 };
+/** What constructs/bootstrap grants: any Secret may be created, those of the plan may be read and renewed. */
+function rightsIn(namespace: string) {
+  const planned = plan.secrets.filter(({ namespaces }) => namespaces.includes(namespace)).map(({ name }) => name);
+  const resourceNames = namespace === plan.authority.namespace ? [plan.authority.name, ...planned] : planned;
+  const secrets = { apiGroups: [''], resources: ['secrets'] };
+  return [
+    { ...secrets, verbs: ['create'] },
+    { ...secrets, verbs: ['get', 'update'], resourceNames },
+  ];
+}
+
 const skip = existsSync(apiServerProgram()) ? false : `${apiServerProgram()} is not built: run make toolchain`;
 
 describe('secrets on a real API server', { skip }, () => {
@@ -42,8 +53,8 @@ describe('secrets on a real API server', { skip }, () => {
     api = server.admin.makeApiClient(CoreV1Api);
     store = new SecretStore(server.bootstrap.makeApiClient(CoreV1Api));
     const rbac = server.admin.makeApiClient(RbacAuthorizationV1Api);
-    const rules = [{ apiGroups: [''], resources: ['secrets'], verbs: ['get', 'create', 'update'] }];
     for (const namespace of namespaces) {
+      const rules = rightsIn(namespace);
       await api.createNamespace({ body: { metadata: { name: namespace } } });
       await rbac.createNamespacedRole({ namespace, body: { metadata: { name: 'secrets' }, rules } });
       await rbac.createNamespacedRoleBinding({
@@ -167,7 +178,7 @@ describe('secrets on a real API server', { skip }, () => {
     }
   });
 
-  it('names the namespace in which it may not write, and the one that is absent', async () => {
+  it('names what it may not read: a Secret of a foreign namespace, and one that is not in the plan', async () => {
     const into = (namespace: string): SecretsPlan => ({
       ...plan,
       secrets: [{ kind: 'token', name: 'stray', namespaces: [namespace] }],
@@ -176,5 +187,6 @@ describe('secrets on a real API server', { skip }, () => {
       message: 'Secret foreign/stray: not allowed to read it',
       fix: "grant read on secrets in foreign to the Job's service account",
     });
+    await assert.rejects(reconcile(into('test-data')), { message: 'Secret test-data/stray: not allowed to read it' });
   });
 });
