@@ -10,7 +10,7 @@ STACK ?= dev
 NODE := node_modules/.bin/node
 SOMA := $(NODE) cli/main.ts
 
-.PHONY: help setup up down status test check unit platform-test images toolchain render bench format
+.PHONY: help setup up down status test check unit platform-test images toolchain render bench bench-cluster format
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,7 +40,7 @@ images: toolchain ## Build the images whose inputs changed
 check: node_modules/.installed ## Lint, format check and type check
 	npm run --silent check
 
-unit: setup ## Tests that need no cluster
+unit: toolchain ## Tests that need no cluster
 	npm run --silent test:unit
 
 test: up check ## Everything: checks, unit tests, and the tests on the running platform
@@ -50,8 +50,11 @@ render: node_modules/.installed ## Write the manifests of staging and production
 	$(NODE) stacks/main.ts render --stack staging
 	$(NODE) stacks/main.ts render --stack production
 
-bench: up ## Run every benchmark and print its figures
+bench: up ## Run every benchmark that leaves the platform running and print its figures
 	$(NODE) tests/bench/main.ts
+
+bench-cluster: toolchain ## Measure the start of the local cluster; takes the running one down
+	$(NODE) cluster/main.ts bench
 
 format: node_modules/.installed ## Format the sources
 	npm run --silent format
