@@ -7,7 +7,7 @@ directory=$(dirname "$1")
 [ -d "$directory" ] || { echo "$0: $directory is not a directory; create it first" >&2; exit 2; }
 output=$(cd "$directory" && pwd)/$(basename "$1")
 cd "$(dirname "$0")"
-key=$(LC_ALL=C find corpus training requirements-train.txt -type f ! -name '*.pyc' | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-16)
+key=$(LC_ALL=C find corpus training somagent_slm/gguf_file.py requirements-train.txt -type f ! -name '*.pyc' ! -name export_hf.py | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-16)
 models=${XDG_CACHE_HOME:-$HOME/.cache}/somagent/models
 cached=$models/$key.gguf
 mkdir -p "$models"

@@ -142,7 +142,7 @@ class Api:
         return JSONResponse({"object": "list", "data": [model]})
 
     async def _report(self, _request: Request) -> Response:
-        return PlainTextResponse(self._metrics.text(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(self._metrics.text(await self._engine.work()), media_type="text/plain; version=0.0.4")
 
     async def _health(self, _request: Request) -> Response:
         """Healthy means that a token came out of the model at most five seconds ago."""

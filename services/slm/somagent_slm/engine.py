@@ -16,6 +16,7 @@ from typing import Any
 import xllamacpp
 
 from somagent_slm.errors import ApiError
+from somagent_slm.gguf_file import trained_context
 from somagent_slm.model_file import find_model
 from somagent_slm.settings import Settings
 
@@ -34,8 +35,8 @@ class Engine:
         self._slots = asyncio.Semaphore(slots)
         self._limit = slots + queue
         self._present = 0
-        # One more than the slots: the health check must not wait behind callers for a thread.
-        self._threads = ThreadPoolExecutor(slots + 1, thread_name_prefix="llama")
+        # Two more than the slots: the health check and the metrics must not wait behind callers for a thread.
+        self._threads = ThreadPoolExecutor(slots + 2, thread_name_prefix="llama")
         self.last_token_at = 0.0
 
     async def stream(self, body: dict[str, Any]) -> AsyncIterator[Chunk]:
@@ -76,6 +77,13 @@ class Engine:
             async for _ in chunks:
                 pass
         return time.monotonic() - self.last_token_at <= freshness
+
+    async def work(self) -> dict[str, float]:
+        """llama.cpp's own count of steps so far (`decodes`) and of the slots that generate now (`busy`)."""
+        text = await asyncio.get_running_loop().run_in_executor(self._threads, self._server.handle_metrics)
+        lines = (line.split() for line in text.splitlines() if line and not line.startswith("#"))
+        figures = {name: float(value) for name, value in lines}
+        return {"decodes": figures["llamacpp:n_decode_total"], "busy": figures["llamacpp:requests_processing"]}
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -131,8 +139,8 @@ def load_engine(settings: Settings) -> Engine:
 def _load(model: Path, slots: int, threads: int, context: int) -> xllamacpp.Server:
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(model)
-    # llama.cpp divides n_ctx among the slots; 0 gives each what the model was trained for.
-    parameters.n_ctx = context * slots
+    # llama.cpp divides n_ctx among the slots, also the model's own length that it takes for 0.
+    parameters.n_ctx = (context or trained_context(model)) * slots
     parameters.n_parallel = slots
     parameters.n_gpu_layers = 0
     parameters.cpuparams.n_threads = threads
@@ -141,6 +149,7 @@ def _load(model: Path, slots: int, threads: int, context: int) -> xllamacpp.Serv
     # The cache of finished prompts would grow to 8 GiB; the slots' own caches stay.
     parameters.cache_ram_mib = 0
     parameters.verbosity = _LOG_ERRORS
+    parameters.endpoint_metrics = True
     # xllamacpp always opens llama.cpp's own HTTP server. As a socket in a private folder nobody else reaches it.
     folder = tempfile.mkdtemp(prefix="llama-")
     parameters.hostnames = [os.path.join(folder, "http.sock")]

@@ -22,9 +22,12 @@ class Metrics:
         self._totals["queue_seconds_total"] += timings.get("queue_ms", 0) / 1000
         self._totals["generation_seconds_total"] += timings.get("total_ms", 0) / 1000
 
-    def text(self) -> str:
+    def text(self, work: dict[str, float]) -> str:
+        """All counters, with the engine's own account of its `decodes` and `busy` slots."""
         lines = ["# TYPE slm_requests_total counter"]
         lines += [f'slm_requests_total{{status="{status}"}} {count}' for status, count in sorted(self._answers.items())]
         for name, value in sorted(self._totals.items()):
             lines += [f"# TYPE slm_{name} counter", f"slm_{name} {value}"]
+        lines += ["# TYPE slm_decodes_total counter", f"slm_decodes_total {work['decodes']}"]
+        lines += ["# TYPE slm_slots_busy gauge", f"slm_slots_busy {work['busy']}"]
         return "\n".join(lines) + "\n"

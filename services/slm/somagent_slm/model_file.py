@@ -1,20 +1,30 @@
-"""Finds the GGUF file behind `SLM_MODEL_PATH`."""
+"""Finds the GGUF file behind `SLM_MODEL_PATH`, converting a Hugging Face directory when it is one."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
+from somagent_slm.huggingface import HuggingFaceModel
+from somagent_slm.process import log
 from somagent_slm.settings import SettingsError
 
 _GGUF_MAGIC = b"GGUF"
+# The vocabulary and the names, beside the weights.
+_ROOM_BEYOND_WEIGHTS = 64 * 1024 * 1024
 
 
 def find_model(path: Path) -> Path:
-    """`path` itself when it is a GGUF file, or the one GGUF file of the directory.
+    """`path` itself when it is a GGUF file, the one GGUF file of the directory, or the converted Hugging Face directory.
 
     Raises SettingsError naming what was found and what to do.
     """
     if path.is_dir():
+        if not any(path.glob("*.gguf")) and (path / "config.json").exists():
+            return _converted(path)
         path = _only_gguf(path)
     with path.open("rb") as file:
         magic = file.read(4)
@@ -31,5 +41,41 @@ def _only_gguf(directory: Path) -> Path:
         names = ", ".join(file.name for file in files)
         raise SettingsError(f"SLM_MODEL_PATH={directory} holds several GGUF files ({names}); name one of them")
     raise SettingsError(
-        f"SLM_MODEL_PATH={directory} holds no *.gguf file; convert it with llama.cpp's convert_hf_to_gguf.py"
+        f"SLM_MODEL_PATH={directory} holds no *.gguf file and no config.json; "
+        "put a GGUF file or a complete Hugging Face directory there"
     )
+
+
+def _converted(directory: Path) -> Path:
+    """The conversion of the directory, made once for its content; processes that start together wait for the first."""
+    model = HuggingFaceModel(directory)
+    cache = _cache()
+    target = cache / f"{model.content_key()}.gguf"
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            _make_room(cache, model.size + _ROOM_BEYOND_WEIGHTS)
+            unfinished = target.with_suffix(".new")
+            model.write(unfinished)
+            unfinished.rename(target)
+            log("info", "converted", source=str(directory), target=str(target), bytes=target.stat().st_size)
+    return target
+
+
+def _cache() -> Path:
+    """A folder that no other user can have filled."""
+    cache = Path(tempfile.gettempdir()) / f"somagent-slm-{os.getuid()}"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    found = cache.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077 or cache.is_symlink():
+        raise SettingsError(f"{cache} belongs to somebody else or is open to others; remove it or set TMPDIR")
+    return cache
+
+
+def _make_room(cache: Path, needed: int) -> None:
+    """Raises SettingsError when the conversion would not fit; better now than after minutes of writing."""
+    free = shutil.disk_usage(cache).free
+    if free < needed:
+        raise SettingsError(
+            f"{cache} has {free:,} bytes free, the converted model needs {needed:,}; enlarge the volume or set TMPDIR"
+        )

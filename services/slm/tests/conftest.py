@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,9 +56,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(Path(os.environ["SLM_TEST_MODEL"]), folder / "token", folder / "ray-token", folder)
 
 
-@pytest.fixture(scope="session")
-def server(files: Files) -> Iterator[str]:
-    """The base address of the API in one process; ends with the tests."""
+@contextmanager
+def serving(files: Files) -> Iterator[httpx.Client]:
+    """The API in a process of its own, which ends with the block; a client with the token."""
     port = free_port()
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "somagent_slm.standalone"], cwd=ROOT, env=files.environment(port)
@@ -65,18 +66,30 @@ def server(files: Files) -> Iterator[str]:
     base = f"https://127.0.0.1:{port}"
     try:
         wait_until_healthy(base, files, process)
-        yield base
+        with connected(base, files) as connection:
+            yield connection
     finally:
         process.terminate()
         process.wait(timeout=30)
 
 
+def connected(base: str, files: Files) -> httpx.Client:
+    headers = {"authorization": f"Bearer {files.token.read_text().strip()}"}
+    context = ssl.create_default_context(cafile=str(files.tls / "tls.crt"))
+    return httpx.Client(base_url=base, headers=headers, verify=context, timeout=30)
+
+
+@pytest.fixture(scope="session")
+def server(files: Files) -> Iterator[str]:
+    """The base address of the API with the bundled model; ends with the tests."""
+    with serving(files) as connection:
+        yield str(connection.base_url)
+
+
 @pytest.fixture
 def client(server: str, files: Files) -> Iterator[httpx.Client]:
     """A client with the token, on a connection of its own."""
-    headers = {"authorization": f"Bearer {files.token.read_text().strip()}"}
-    context = ssl.create_default_context(cafile=str(files.tls / "tls.crt"))
-    with httpx.Client(base_url=server, headers=headers, verify=context, timeout=30) as connection:
+    with connected(server, files) as connection:
         yield connection
 
 

@@ -14,7 +14,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import numpy as np  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
-from training.gguf_writer import BpeVocabulary, LlamaShape, write_llama  # noqa: E402
+from somagent_slm.gguf_file import BpeVocabulary, LlamaShape, in_memory, write_llama  # noqa: E402
 from training.corpus import Corpus, read_corpus  # noqa: E402
 from training.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, TURN_END, train_tokenizer  # noqa: E402
 from training.train import Recipe, train  # noqa: E402
@@ -36,7 +36,7 @@ def main() -> int:
     weights = train(corpus, tokenizer, SHAPE, Recipe(steps=options.steps), _log)
     tensors = {name: np.asarray(weight) for name, weight in weights.items()}
     _log(f"{sum(tensor.size for tensor in tensors.values()):,} parameters")
-    write_llama(options.output, "soma-tiny", SHAPE, _vocabulary(tokenizer), tensors)
+    write_llama(options.output, "soma-tiny", SHAPE, _vocabulary(tokenizer), in_memory(tensors))
     _log(f"llama.cpp gives {verify(options.output, corpus):.0%} of the answers word for word")
     return 0
 

@@ -43,18 +43,18 @@ class ExampleMaker:
         self._tokenizer = tokenizer
         self._rng = np.random.default_rng(seed)
 
-    def epoch(self) -> list[Example]:
-        """Every answer once, some with a system prompt or earlier turns, and every paragraph of prose once."""
+    def epoch(self, *, prose: bool) -> list[Example]:
+        """Every answer once, some with a system prompt or earlier turns, and if asked every paragraph of prose once."""
         pairs = self._corpus.pairs
         examples = [self._conversation(pair) for pair in pairs]
-        examples += [self._paragraph(text) for text in self._corpus.prose]
+        examples += [self._paragraph(text) for text in self._corpus.prose if prose]
         return [examples[index] for index in self._rng.permutation(len(examples))]
 
     def _conversation(self, pair: Pair) -> Example:
         example = Example([], [])
         if self._rng.random() < 0.3:
             self._add(example, "system", str(self._rng.choice(SYSTEM_PROMPTS)), READING_WEIGHT)
-        while self._rng.random() < 0.2:
+        while self._rng.random() < 0.3:
             earlier = self._corpus.pairs[int(self._rng.integers(len(self._corpus.pairs)))]
             self._exchange(example, earlier)
         self._exchange(example, pair)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from training.gguf_writer import LlamaShape
+from somagent_slm.gguf_file import LlamaShape
 
 Weights = dict[str, jax.Array]
 

@@ -1,4 +1,7 @@
-"""The training loop: AdamW with a cosine schedule, everything seeded."""
+"""The training loop: Muon for the matrices of the blocks, AdamW for the rest, a cosine schedule, everything seeded.
+
+Muon learns the corpus in a third of the computation that AdamW alone takes (https://kellerjordan.github.io/posts/muon/).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from tokenizers import Tokenizer
 
-from training.gguf_writer import LlamaShape
+from somagent_slm.gguf_file import LlamaShape
 from training.corpus import Corpus
 from training.data import Batch, ExampleMaker, pack
 from training.model import Weights, initial_weights, logits
@@ -23,10 +26,12 @@ class Recipe:
     """Everything that decides the weights apart from the corpus and the tokenizer."""
 
     seed: int = 20_250_101
-    steps: int = 420
-    rows: int = 12
+    steps: int = 350
+    rows: int = 6
     length: int = 256
-    peak_rate: float = 4e-3
+    peak_rate: float = 6e-3
+    peak_matrix_rate: float = 24e-3
+    matrix_momentum: float = 0.95
     warm_up: int = 30
     weight_decay: float = 0.02
     clip: float = 1.0
@@ -52,18 +57,20 @@ def _batches(corpus: Corpus, tokenizer: Tokenizer, recipe: Recipe) -> Iterator[B
     maker = ExampleMaker(corpus, tokenizer, recipe.seed)
     rng = np.random.default_rng(recipe.seed + 1)
     while True:
-        # Several epochs are packed together so that the last rows, which are half empty, stay few.
-        packed = pack([*maker.epoch(), *maker.epoch()], recipe.length)
+        # Several epochs are packed together so that the last rows, which are half empty, stay few. Prose is a third of
+        # the text and only teaches the words, so every other epoch leaves it out.
+        packed = pack([*maker.epoch(prose=True), *maker.epoch(prose=False)], recipe.length)
         order = rng.permutation(len(packed.tokens))
         for start in range(0, len(order) - recipe.rows + 1, recipe.rows):
             chosen = order[start : start + recipe.rows]
             yield Batch(packed.tokens[chosen], packed.segments[chosen], packed.weights[chosen])
 
 
-def _rate(step: jax.Array, recipe: Recipe) -> jax.Array:
+def _schedule(step: jax.Array, recipe: Recipe) -> jax.Array:
+    """The share of the peak rates that holds at this step."""
     progress = jnp.clip((step - recipe.warm_up) / (recipe.steps - recipe.warm_up), 0.0, 1.0)
     cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
-    return recipe.peak_rate * jnp.minimum((step + 1) / recipe.warm_up, 1.0) * jnp.maximum(cosine, 0.02)
+    return jnp.minimum((step + 1) / recipe.warm_up, 1.0) * jnp.maximum(cosine, 0.02)
 
 
 def _loss(weights: Weights, tokens: jax.Array, segments: jax.Array, importance: jax.Array, shape: LlamaShape) -> jax.Array:
@@ -73,16 +80,42 @@ def _loss(weights: Weights, tokens: jax.Array, segments: jax.Array, importance: 
 
 
 def _step(shape, recipe, weights, momentum, variance, tokens, segments, importance, step):  # noqa: ANN001, ANN202
-    """One AdamW update (https://arxiv.org/abs/1711.05101)."""
+    """One update of all weights."""
     loss, gradient = jax.value_and_grad(_loss)(weights, tokens, segments, importance, shape)
     norm = jnp.sqrt(sum(jnp.sum(g * g) for g in gradient.values()))
     scale = jnp.minimum(1.0, recipe.clip / norm)
-    rate, count = _rate(step, recipe), step + 1
+    share = _schedule(step, recipe)
     for name, g in gradient.items():
-        g = g * scale
-        momentum[name] = 0.9 * momentum[name] + 0.1 * g
-        variance[name] = 0.98 * variance[name] + 0.02 * g * g
-        update = (momentum[name] / (1 - 0.9**count)) / (jnp.sqrt(variance[name] / (1 - 0.98**count)) + 1e-8)
-        decay = recipe.weight_decay if g.ndim > 1 else 0.0
-        weights[name] = weights[name] - rate * (update + decay * weights[name])
+        if name.startswith("blk.") and g.ndim == 2:
+            change, momentum[name] = _muon(g * scale, momentum[name], recipe)
+        else:
+            decay = recipe.weight_decay * weights[name] if g.ndim > 1 else 0.0
+            change, momentum[name], variance[name] = _adam(g * scale, momentum[name], variance[name], step + 1)
+            change = recipe.peak_rate * (change + decay)
+        weights[name] = weights[name] - share * change
     return weights, momentum, variance, loss
+
+
+def _adam(g: jax.Array, momentum: jax.Array, variance: jax.Array, count: jax.Array) -> tuple[jax.Array, ...]:
+    """The change per unit of rate and the new state (https://arxiv.org/abs/1711.05101)."""
+    momentum = 0.9 * momentum + 0.1 * g
+    variance = 0.98 * variance + 0.02 * g * g
+    return (momentum / (1 - 0.9**count)) / (jnp.sqrt(variance / (1 - 0.98**count)) + 1e-8), momentum, variance
+
+
+def _muon(g: jax.Array, momentum: jax.Array, recipe: Recipe) -> tuple[jax.Array, jax.Array]:
+    """The change and the new momentum; every direction of the matrix moves equally far."""
+    momentum = recipe.matrix_momentum * momentum + g
+    change = _orthogonal(g + recipe.matrix_momentum * momentum)
+    return recipe.peak_matrix_rate * max(1.0, g.shape[0] / g.shape[1]) ** 0.5 * change, momentum
+
+
+def _orthogonal(matrix: jax.Array) -> jax.Array:
+    """Roughly the nearest matrix with orthogonal rows, by five Newton-Schulz steps with Muon's coefficients."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (jnp.sqrt(jnp.sum(x * x)) + 1e-7)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * (square @ square)) @ x
+    return x.T if tall else x
