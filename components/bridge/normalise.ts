@@ -68,15 +68,12 @@ const keptWhenEmpty = new Set(['rules', 'containers']);
 function canonical(value: unknown, key: string): unknown {
   if (value === null || typeof value !== 'object' || pulumi.Output.isInstance(value)) return value;
   if (Array.isArray(value)) return value.map((item) => canonical(item, ''));
-  const entries = Object.entries(value).flatMap(([name, item]) => canonicalEntry(key, name, item));
-  return Object.fromEntries(entries);
-}
-
-function canonicalEntry(parent: string, key: string, value: unknown): [string, unknown][] {
-  if (quantityMaps.has(parent) || quantityFields.has(key)) return [[key, quantity(value)]];
-  if (isDropped(key, value)) return [];
-  if (opaque.has(key)) return [[key, value]];
-  return [[key, canonical(value, key)]];
+  const result: Record<string, unknown> = {};
+  for (const [name, item] of Object.entries(value)) {
+    if (quantityMaps.has(key) || quantityFields.has(name)) result[name] = quantity(item);
+    else if (!isDropped(name, item)) result[name] = opaque.has(name) ? item : canonical(item, name);
+  }
+  return result;
 }
 
 function isDropped(key: string, value: unknown): boolean {
@@ -90,11 +87,11 @@ function isDropped(key: string, value: unknown): boolean {
 function withoutNothing(value: unknown): unknown {
   if (value === null || typeof value !== 'object' || pulumi.Output.isInstance(value)) return value;
   if (Array.isArray(value)) return value.filter((item) => item !== undefined && item !== null).map(withoutNothing);
-  return Object.fromEntries(
-    Object.entries(value)
-      .filter(([, item]) => item !== undefined && item !== null)
-      .map(([key, item]) => [key, withoutNothing(item)]),
-  );
+  const result: Record<string, unknown> = {};
+  for (const [key, item] of Object.entries(value)) {
+    if (item !== undefined && item !== null) result[key] = withoutNothing(item);
+  }
+  return result;
 }
 
 const decimalSuffixes = ['n', 'u', 'm', '', 'k', 'M', 'G', 'T', 'P', 'E'] as const;

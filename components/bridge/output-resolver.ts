@@ -3,6 +3,7 @@ import type { IResolver, ResolutionContext } from 'cdk8s';
 
 /** Marked by a character of the private-use area, which nobody types, so that a placeholder is not forged by accident. */
 const placeholder = /^\uE0A7output:(\d+)\uE0A7$/;
+const traces = /\uE0A7|Calling \[to/;
 const insideText = /\uE0A7output:\d+\uE0A7|Calling \[to(?:String|JSON)\] on an \[Output<T>\]/;
 
 /**
@@ -27,13 +28,18 @@ export class OutputResolver implements IResolver {
    * @param describePath names a field in an error
    * @throws when an Output was turned into text on the way: its value would be the placeholder
    */
-  restore(value: unknown, describePath: (path: readonly string[]) => string, path: readonly string[] = []): unknown {
+  restore(value: unknown, describePath: (path: readonly string[]) => string): unknown {
+    // Few objects hold an Output, and one look at their text is cheaper than a copy of every branch.
+    return traces.test(JSON.stringify(value)) ? this.#restore(value, describePath, []) : value;
+  }
+
+  #restore(value: unknown, describePath: (path: readonly string[]) => string, path: readonly string[]): unknown {
     if (typeof value === 'string') return this.#restoreString(value, describePath, path);
     if (value === null || typeof value !== 'object' || pulumi.Output.isInstance(value)) return value;
     if (Array.isArray(value))
-      return value.map((item, index) => this.restore(item, describePath, [...path, `${index}`]));
+      return value.map((item, index) => this.#restore(item, describePath, [...path, `${index}`]));
     return Object.fromEntries(
-      Object.entries(value).map(([key, item]) => [key, this.restore(item, describePath, [...path, key])]),
+      Object.entries(value).map(([key, item]) => [key, this.#restore(item, describePath, [...path, key])]),
     );
   }
 

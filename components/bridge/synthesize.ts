@@ -1,5 +1,5 @@
 import * as pulumi from '@pulumi/pulumi';
-import { ApiObject, App, Chart } from 'cdk8s';
+import { ApiObject, App, type Chart } from 'cdk8s';
 import type { IConstruct } from 'constructs';
 import { describe, type Manifest } from './manifest.ts';
 import { normalise } from './normalise.ts';
