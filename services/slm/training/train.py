@@ -1,6 +1,6 @@
 """The training loop: Muon for the matrices of the blocks, AdamW for the rest, a cosine schedule, everything seeded.
 
-Muon learns the corpus in a third of the computation that AdamW alone takes (https://kellerjordan.github.io/posts/muon/).
+Muon learns the corpus in less than half of the computation that AdamW alone took here (https://kellerjordan.github.io/posts/muon/).
 """
 
 from __future__ import annotations
