@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { OpenAPIHono, type RouteConfig } from '@hono/zod-openapi';
+import { OpenAPIHono } from '@hono/zod-openapi';
 import { type Logger, messageOf } from '@somagent/kit';
 import type { MiddlewareHandler } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
@@ -77,9 +77,6 @@ function register(app: OpenAPIHono<GatewayEnv>, handlers: Handlers): void {
     return context.json(JSON.parse(JSON.stringify(document)), 200);
   });
 }
-
-/** Every declared route, for whoever has to prove something about all of them. */
-export const declaredRoutes: readonly RouteConfig[] = Object.values(routes);
 
 function accessLog(log: Logger): Middleware {
   return async (context, next) => {

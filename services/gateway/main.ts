@@ -6,6 +6,7 @@ import {
   ConfigError,
   createLogger,
   createPool,
+  endWhenRenewed,
   type Logger,
   messageOf,
   onFileChange,
@@ -64,6 +65,7 @@ async function main(): Promise<void> {
     },
   });
   const server = await listen(config, app.fetch, log);
+  endWhenRenewed(config, log);
   log.info({ port: config.PORT, issuer: config.OIDC_ISSUER }, 'gateway is listening');
 
   onShutdown(log, 29_000, [

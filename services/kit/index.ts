@@ -3,5 +3,5 @@ export { type Check, type HealthOptions, HealthServer, type Readiness, startHeal
 export { createLogger, type Logger, type LoggerOptions, messageOf } from './log.ts';
 export { connectionSettings, createPool, type PostgresConfig, postgresVariables } from './postgres.ts';
 export { onShutdown, runSteps, type ShutdownStep } from './shutdown.ts';
-export { type TemporalConfig, temporalConnectionOptions, temporalVariables } from './temporal.ts';
+export { endWhenRenewed, type TemporalConfig, temporalConnectionOptions, temporalVariables } from './temporal.ts';
 export { fetchTrusting, onFileChange, readTlsFiles, type TlsFiles } from './tls.ts';

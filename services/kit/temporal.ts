@@ -1,5 +1,7 @@
+import { join } from 'node:path';
 import { text } from './config.ts';
-import { readTlsFiles } from './tls.ts';
+import type { Logger } from './log.ts';
+import { onFileChange, readTlsFiles } from './tls.ts';
 
 /** The variables of a connection to Temporal, for clients and workers alike. */
 export const temporalVariables = {
@@ -28,4 +30,18 @@ export function temporalConnectionOptions(config: TemporalConfig) {
       clientCertPair: { crt: Buffer.from(files.cert), key: Buffer.from(files.key) },
     },
   };
+}
+
+/**
+ * Ends the process in order when its client certificate was renewed; its Deployment starts it again with the new one.
+ * A connection takes its certificate once, at the start, and would be refused when that one has expired.
+ * @param spread milliseconds within which the end comes, by chance, so that the pods of a service do not all end at once
+ * @returns ends the watch
+ */
+export function endWhenRenewed(config: TemporalConfig, log: Logger, spread = 60_000): () => void {
+  return onFileChange(join(config.TEMPORAL_TLS_DIR, 'tls.crt'), () => {
+    const wait = Math.round(Math.random() * spread);
+    log.info({ wait }, 'the client certificate was renewed: this process ends and is started again with it');
+    setTimeout(() => process.kill(process.pid, 'SIGTERM'), wait);
+  });
 }

@@ -1,6 +1,13 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { createPool, type Logger, onShutdown, startHealthServer, temporalConnectionOptions } from '@somagent/kit';
+import {
+  createPool,
+  endWhenRenewed,
+  type Logger,
+  onShutdown,
+  startHealthServer,
+  temporalConnectionOptions,
+} from '@somagent/kit';
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from '@temporalio/worker';
 import { sql } from 'kysely';
 import { createActivities } from './activities.ts';
@@ -61,6 +68,7 @@ export async function runWorker(config: WorkerConfig, log: Logger, program: stri
     { name: 'close Postgres', run: () => db.destroy() },
     { name: 'close health', run: () => health.close() },
   ]);
+  endWhenRenewed(config, log);
   log.info({ taskQueue: config.TASK_QUEUE, namespace: config.TEMPORAL_NAMESPACE }, 'worker is running');
   await running;
 }

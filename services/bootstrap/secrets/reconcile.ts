@@ -80,7 +80,10 @@ function decider(entry: SecretEntry, authority: KeyPair): Decide {
 function decidePassword(username: string, stored: SecretData | undefined): Desired {
   const password = stored?.password;
   const kept = password !== undefined && password !== '';
-  return { data: { username, password: kept ? password : randomText() }, reason: kept ? 'the user changed' : 'empty' };
+  return {
+    data: { username, password: kept ? password : randomText() },
+    reason: kept ? 'its user name is another' : 'empty',
+  };
 }
 
 function decideToken(stored: SecretData | undefined): Desired {
