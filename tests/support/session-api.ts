@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { request } from 'node:https';
 import type { Turn } from '@somagent/orchestrator/contract.ts';
 import { get } from './kubectl.ts';
+import { eventually } from './wait.ts';
 
 /** Where the platform under test is: the environment, then the outputs of the stack. */
 export function address(variable: string, output: string): string {
@@ -123,6 +124,12 @@ export async function tokenOf(client: string): Promise<string> {
     client_id: client,
     client_secret: await secret(`keycloak-client-${client}`, 'password'),
   }).toString();
+  // After a failover Keycloak answers 500 once for each pooled connection to the lost primary: clients ask again.
+  return eventually(`a token for ${client}`, 60, () => requestToken(client, credentials));
+}
+
+/** The token; undefined while the issuer has an error of its own. */
+async function requestToken(client: string, credentials: string): Promise<string | undefined> {
   let text = '';
   const { status } = await send(
     `${address('SOMA_ISSUER_URL', 'issuerUrl')}/protocol/openid-connect/token`,
@@ -132,6 +139,7 @@ export async function tokenOf(client: string): Promise<string> {
       return true;
     },
   );
+  if (status >= 500) return undefined;
   if (status !== 200) throw new Error(`no token for ${client}: status ${status} ${text}`);
   return String(JSON.parse(text).access_token);
 }
