@@ -125,11 +125,15 @@ export async function tokenOf(client: string): Promise<string> {
     client_secret: await secret(`keycloak-client-${client}`, 'password'),
   }).toString();
   // After a failover Keycloak answers 500 once for each pooled connection to the lost primary: clients ask again.
-  return eventually(`a token for ${client}`, 60, () => requestToken(client, credentials));
+  const { status, text } = await eventually(`a token for ${client}`, 60, async () => {
+    const answer = await requestToken(credentials);
+    return answer.status >= 500 ? undefined : answer;
+  });
+  if (status !== 200) throw new Error(`no token for ${client}: status ${status} ${text}`);
+  return String(JSON.parse(text).access_token);
 }
 
-/** The token; undefined while the issuer has an error of its own. */
-async function requestToken(client: string, credentials: string): Promise<string | undefined> {
+async function requestToken(credentials: string): Promise<{ readonly status: number; readonly text: string }> {
   let text = '';
   const { status } = await send(
     `${address('SOMA_ISSUER_URL', 'issuerUrl')}/protocol/openid-connect/token`,
@@ -139,9 +143,7 @@ async function requestToken(client: string, credentials: string): Promise<string
       return true;
     },
   );
-  if (status >= 500) return undefined;
-  if (status !== 200) throw new Error(`no token for ${client}: status ${status} ${text}`);
-  return String(JSON.parse(text).access_token);
+  return { status, text };
 }
 
 /** The public keys of the issuer, as it publishes them. */
