@@ -21,7 +21,14 @@ function service(name: string, description: string, inputs: readonly string[] = 
   return {
     description,
     parent: 'node' as const,
-    inputs: [`services/${name}`, 'services/kit', 'images/stage/service.ts', 'package-lock.json', ...inputs],
+    inputs: [
+      `services/${name}`,
+      'services/kit',
+      'images/stage/service.ts',
+      `package-lock.json#services/${name}`,
+      'package.json#devDependencies.esbuild',
+      ...inputs,
+    ],
     arguments: uid,
   };
 }

@@ -3,6 +3,7 @@ import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync } from '
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type ImageName, imageDefinition } from './catalogue.ts';
+import { lockedContent, readLock } from './lock.ts';
 
 /** The repository that the images are built from. */
 export const repository = fileURLToPath(new URL('..', import.meta.url));
@@ -33,7 +34,10 @@ export function imageReference(name: ImageName, options: { readonly registry: st
   return `${options.registry}/somagent/${name}:${imageTag(name)}`;
 }
 
-/** An input is a file, a folder, or `file.json#path.to.value` where only one value of a file matters. */
+/**
+ * An input is a file, a folder, `file.json#path.to.value` where only one value of a file matters, or
+ * `package-lock.json#<workspace>` for all that a workspace needs at run time.
+ */
 function hashInput(hash: Hash, root: string, input: string): void {
   const [path = '', pointer] = input.split('#');
   const absolute = join(root, path);
@@ -42,6 +46,8 @@ function hashInput(hash: Hash, root: string, input: string): void {
     hash.update(JSON.stringify([input, 'absent']));
   } else if (pointer === undefined) {
     hashPath(hash, absolute, path);
+  } else if (path === 'package-lock.json') {
+    hash.update(JSON.stringify([input, lockedContent(readLock(root), pointer)]));
   } else {
     hash.update(JSON.stringify([input, valueAt(absolute, pointer)]));
   }

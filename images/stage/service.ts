@@ -1,8 +1,9 @@
-import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 import { type ImageName, imageDefinition } from '../catalogue.ts';
 import { run } from '../command.ts';
+import { dependencyFolders, type MissingPackage, readLock } from '../lock.ts';
 import type { Stage } from './stage.ts';
 
 /** Has native code or starts other files by path, so it can't be part of a bundle. */
@@ -60,46 +61,15 @@ function checkInputs(name: ImageName, inputs: readonly string[]): void {
   );
 }
 
-interface Lock {
-  readonly packages: Readonly<Record<string, LockedPackage>>;
-}
-interface LockedPackage {
-  readonly dependencies?: Readonly<Record<string, string>>;
-  readonly optionalDependencies?: Readonly<Record<string, string>>;
-}
-
-/**
- * Folders (`node_modules/…`, relative to the repository) of packages and of all that they depend on, as the lock file
- * has them. Optional packages for other systems are not installed and so are left out.
- */
+/** Folders of packages and of all that they depend on. Optional packages for other systems are left out. */
 export function packageFolders(names: readonly string[], repository: string): string[] {
-  const lock = JSON.parse(readFileSync(join(repository, 'package-lock.json'), 'utf8')) as Lock;
-  const found = new Set<string>();
-  const visit = (name: string, from: string, optional: boolean): void => {
-    const path = resolvePackage(lock, name, from);
-    if (path === undefined || !existsSync(join(repository, path))) {
-      if (optional) return;
-      throw new Error(`package "${name}" (needed by ${from || 'a service'}) is not installed; run npm ci`);
-    }
-    if (found.has(path)) return;
-    found.add(path);
-    const { dependencies = {}, optionalDependencies = {} } = lock.packages[path] ?? {};
-    for (const each of Object.keys(dependencies)) visit(each, path, each in optionalDependencies);
-    for (const each of Object.keys(optionalDependencies)) visit(each, path, true);
-  };
-  for (const name of names) visit(name, '', false);
-  return [...found].sort();
+  const isInstalled = (folder: string) => existsSync(join(repository, folder));
+  return dependencyFolders(readLock(repository), names, requireInstalled, isInstalled);
 }
 
-/** Node's own search: the folder itself, then each folder above it. */
-function resolvePackage(lock: Lock, name: string, from: string): string | undefined {
-  for (let folder = from; ; ) {
-    const path = folder === '' ? `node_modules/${name}` : `${folder}/node_modules/${name}`;
-    if (path in lock.packages) return path;
-    if (folder === '') return undefined;
-    const above = folder.lastIndexOf('/node_modules/');
-    folder = above === -1 ? '' : folder.slice(0, above);
-  }
+function requireInstalled({ name, from, optional }: MissingPackage): void {
+  if (optional) return;
+  throw new Error(`package "${name}" (needed by ${from || 'a service'}) is not installed; run npm ci`);
 }
 
 const otherPlatforms = ['apple-darwin', 'windows-msvc', process.arch === 'x64' ? 'aarch64' : 'x86_64', 'musl'];
