@@ -62,6 +62,9 @@ export {
   selectorLabels,
   type VolumeClaim,
   type WorkloadProps,
+  type WorkloadToken,
+  workloadAudience,
+  workloadTokenPath,
 } from './core/index.ts';
 export { Gateway, type GatewayProps } from './gateway/index.ts';
 export { Keycloak, type KeycloakProps, type RealmDocument } from './keycloak/index.ts';

@@ -10,6 +10,9 @@ export {
   type Probes,
   RUN_AS,
   type SecretMount,
+  type WorkloadToken,
+  workloadAudience,
+  workloadTokenPath,
 } from './pod.ts';
 export {
   type ApiServerAddress,

@@ -3,7 +3,7 @@ import { k8s } from 'cdk8s-plus-33';
 import { Construct } from 'constructs';
 import { type Identity, objectLabels } from './labels.ts';
 import { placeOf } from './region-chart.ts';
-import { dnsLabel, port } from './validate.ts';
+import { dnsLabel, InvalidPropError, port } from './validate.ts';
 
 /** Label of pods by which network policies know them. */
 const NETWORK_LABEL = 'somagent.dev/network';
@@ -50,6 +50,8 @@ export class PodNetwork extends Construct {
   /** The label that puts a pod under this policy. */
   readonly podLabels: Readonly<Record<string, string>>;
   readonly namespace: string;
+  readonly #props: PodNetworkProps;
+  #serviceAccount: string | undefined;
   readonly #ingress: k8s.NetworkPolicyIngressRule[] = [];
   readonly #egress: k8s.NetworkPolicyEgressRule[] = [];
 
@@ -57,6 +59,7 @@ export class PodNetwork extends Construct {
     super(scope, id);
     const name = dnsLabel('network policy name', props.name);
     this.namespace = placeOf(this).namespace;
+    this.#props = props;
     this.podLabels = { [NETWORK_LABEL]: name };
     new k8s.KubeNetworkPolicy(this, 'policy', {
       metadata: { name, labels: objectLabels(this, props) },
@@ -68,6 +71,41 @@ export class PodNetwork extends Construct {
         egress: Lazy.any({ produce: () => [...this.#egress] }),
       },
     });
+  }
+
+  /**
+   * The ServiceAccount by which these pods show who they are: one with their policy, so that who may talk to whom and
+   * who is whom are the same thing. It has no right on the Kubernetes API.
+   */
+  serviceAccount(): string {
+    this.#serviceAccount ??= this.#createServiceAccount();
+    return this.#serviceAccount;
+  }
+
+  /** `sub` of the tokens of these pods. */
+  workloadSubject(): string {
+    return `system:serviceaccount:${this.namespace}:${this.serviceAccount()}`;
+  }
+
+  /** The pods have a ServiceAccount with rights already: their tokens are of that one. */
+  useServiceAccount(name: string): void {
+    if (this.#serviceAccount !== undefined && this.#serviceAccount !== name) {
+      throw new InvalidPropError(
+        'serviceIdentity',
+        name,
+        `${this.#serviceAccount}, which other pods of network ${this.#props.name} have`,
+        'Give the pods a network of their own.',
+      );
+    }
+    this.#serviceAccount = name;
+  }
+
+  #createServiceAccount(): string {
+    new k8s.KubeServiceAccount(this, 'account', {
+      metadata: { name: this.#props.name, labels: objectLabels(this, this.#props) },
+      automountServiceAccountToken: false,
+    });
+    return this.#props.name;
   }
 
   /** Opens the way from these pods to other ones, on both sides. */

@@ -3,7 +3,7 @@ import type { ContentConfigMap } from './content-config-map.ts';
 import { canonicalBytes, type Resources, resourceRequirements } from './quantity.ts';
 import type { SecretRef } from './secret-plan.ts';
 import type { ServiceIdentity } from './service-identity.ts';
-import { InvalidPropError, pinnedImage, port } from './validate.ts';
+import { dnsLabel, InvalidPropError, pinnedImage, port } from './validate.ts';
 
 /** User and group of every process of the platform; images give it an entry in /etc/passwd. */
 export const RUN_AS = 10_001;
@@ -24,6 +24,12 @@ export interface SecretMount {
 export interface FilesMount {
   readonly path: string;
   readonly config: ContentConfigMap;
+}
+
+/** A token that says which workload sends a request, good for one server only. */
+export interface WorkloadToken {
+  /** The service that it is shown to; its audience is `somagent-<target>`. */
+  readonly target: string;
 }
 
 /** How the kubelet asks whether a container lives or may get traffic. */
@@ -78,6 +84,19 @@ export interface PodProps {
   readonly volumes?: Readonly<Record<string, string>>;
   /** Rights on the Kubernetes API. @default none, and no token in the pod */
   readonly serviceIdentity?: ServiceIdentity;
+  /**
+   * Services that the pod shows its workload identity to: a token for each at {@link workloadTokenPath}, renewed by the
+   * kubelet long before its 10 minutes end. Source:
+   * https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#serviceaccount-token-volume-projection
+   * @default none
+   */
+  readonly workloadTokens?: readonly WorkloadToken[];
+  /**
+   * Lets the pod fetch the public keys of workload identities from the API server: a token for it and its authority
+   * below /var/run/secrets/somagent/kubernetes. Open the way with `network.allowToApiServer()`.
+   * @default false
+   */
+  readonly verifiesWorkloads?: boolean;
   /** Further labels of the pods. @default none */
   readonly podLabels?: Readonly<Record<string, string>>;
   /** Seconds between SIGTERM and SIGKILL. @default 30 */
@@ -86,6 +105,8 @@ export interface PodProps {
 
 interface PodTemplateProps extends PodProps {
   readonly name: string;
+  /** ServiceAccount whose tokens are projected. @default that of `serviceIdentity`, else the namespace's own */
+  readonly serviceAccount?: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly probes?: Probes;
   readonly restartPolicy?: 'Never';
@@ -95,11 +116,12 @@ interface PodTemplateProps extends PodProps {
 /** A pod template with the security defaults of the platform. Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted */
 export function podTemplate(props: PodTemplateProps): k8s.PodTemplateSpec {
   const scratch = { '/tmp': '64Mi', ...props.scratch };
+  const serviceAccount = props.serviceAccount ?? props.serviceIdentity?.name;
   return {
     metadata: { labels: { ...props.labels, ...props.podLabels } },
     spec: {
       automountServiceAccountToken: props.serviceIdentity !== undefined,
-      ...(props.serviceIdentity && { serviceAccountName: props.serviceIdentity.name }),
+      ...(serviceAccount !== undefined && { serviceAccountName: serviceAccount }),
       // Service links put an environment variable per Service of the namespace into the pod: products trip over them.
       enableServiceLinks: false,
       securityContext: {
@@ -114,7 +136,12 @@ export function podTemplate(props: PodTemplateProps): k8s.PodTemplateSpec {
       ...(props.topologySpreadConstraints && { topologySpreadConstraints: props.topologySpreadConstraints }),
       terminationGracePeriodSeconds: props.terminationGraceSeconds ?? 30,
       containers: [container(props, scratch)],
-      volumes: [...secretVolumes(props), ...fileVolumes(props), ...scratchVolumes(scratch)],
+      volumes: [
+        ...secretVolumes(props),
+        ...fileVolumes(props),
+        ...scratchVolumes(scratch),
+        ...tokenVolumes(props).map(({ name, projected }) => ({ name, projected })),
+      ],
     },
   };
 }
@@ -160,6 +187,7 @@ function volumeMounts(props: PodTemplateProps, scratch: Readonly<Record<string, 
     ...(props.files ?? []).map(({ path }) => ({ name: volumeName(path), mountPath: path, readOnly: true })),
     ...Object.keys(scratch).map((path) => ({ name: volumeName(path), mountPath: path })),
     ...Object.entries(props.volumes ?? {}).map(([name, path]) => ({ name, mountPath: path })),
+    ...tokenVolumes(props).map(({ name, mountPath }) => ({ name, mountPath, readOnly: true })),
   ];
   const repeated = mounts.find(({ mountPath }, index) => mounts.findIndex((m) => m.mountPath === mountPath) !== index);
   if (repeated === undefined) return mounts;
@@ -199,6 +227,41 @@ function scratchVolumes(scratch: Readonly<Record<string, string>>): k8s.Volume[]
     const sizeLimit = k8s.Quantity.fromString(canonicalBytes(`scratch ${path}`, size));
     return { name: volumeName(path), emptyDir: { ...medium, sizeLimit } };
   });
+}
+
+const TOKENS = '/var/run/secrets/somagent';
+const TOKEN_SECONDS = 600;
+
+/** Where the pod finds its token for a service. It changes: read it for each use. */
+export const workloadTokenPath = (target: string): string => `${TOKENS}/${target}/token`;
+
+/** Audience of the tokens that a service accepts. */
+export const workloadAudience = (target: string): string => `somagent-${target}`;
+
+interface TokenVolume {
+  readonly name: string;
+  readonly mountPath: string;
+  readonly projected: k8s.ProjectedVolumeSource;
+}
+
+/** A volume per token: the kubelet renews each on its own, and a reader sees no token for another server. */
+function tokenVolumes(props: PodProps): TokenVolume[] {
+  const targets = [
+    ...new Set((props.workloadTokens ?? []).map(({ target }) => dnsLabel('workloadTokens.target', target))),
+  ];
+  const volumes = targets.map((target) => tokenVolume(target, workloadAudience(target)));
+  return props.verifiesWorkloads ? [...volumes, tokenVolume('kubernetes')] : volumes;
+}
+
+/** Without an audience the token is for the API server, whose authority is put beside it. */
+function tokenVolume(target: string, audience?: string): TokenVolume {
+  const mountPath = `${TOKENS}/${target}`;
+  const token = {
+    serviceAccountToken: { path: 'token', expirationSeconds: TOKEN_SECONDS, ...(audience && { audience }) },
+  };
+  const authority = { configMap: { name: 'kube-root-ca.crt', items: [{ key: 'ca.crt', path: 'ca.crt' }] } };
+  const sources = audience === undefined ? [token, authority] : [token];
+  return { name: `token-${target}`, mountPath, projected: { defaultMode: 0o440, sources } };
 }
 
 function volumeName(path: string): string {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { App, Chart } from 'cdk8s';
 import { image, type Manifest, mountsOf, TestRegion } from '../testing.ts';
+import { workloadTokenPath } from './pod.ts';
 import { DeploymentWorkload, type DeploymentWorkloadProps, JobWorkload } from './workload.ts';
 
 const resources = { cpu: '50m', memory: '64Mi' };
@@ -117,6 +118,44 @@ test('the same secret at the same path is mounted once; two things at one path a
   assert.throws(() => deployment({ secrets: [ca, other] }), {
     message: 'mount path of server is "/secrets/ca"; allowed: each path once. Mount one of the two elsewhere.',
   });
+});
+
+test('a workload token is for one server, brief, and of an account that has no right', () => {
+  const { region, object } = deployment({ workloadTokens: [{ target: 'identity' }, { target: 'identity' }] });
+  const pod = object.spec.template.spec;
+  assert.equal(pod.automountServiceAccountToken, false);
+  assert.equal(pod.serviceAccountName, 'demo-server');
+  assert.equal(region.find('ServiceAccount', 'demo-server').automountServiceAccountToken, false);
+  assert.deepEqual(
+    pod.volumes.filter((volume: Manifest) => volume.projected),
+    [
+      {
+        name: 'token-identity',
+        projected: {
+          defaultMode: 0o440,
+          sources: [{ serviceAccountToken: { audience: 'somagent-identity', expirationSeconds: 600, path: 'token' } }],
+        },
+      },
+    ],
+  );
+  const mount = pod.containers[0].volumeMounts.find(({ name }: Manifest) => name === 'token-identity');
+  assert.deepEqual(mount, { name: 'token-identity', mountPath: '/var/run/secrets/somagent/identity', readOnly: true });
+  assert.equal(workloadTokenPath('identity'), '/var/run/secrets/somagent/identity/token');
+  const kinds = region.manifests().map(({ kind }) => kind);
+  assert.deepEqual(
+    kinds.filter((kind) => kind === 'Role' || kind === 'RoleBinding'),
+    [],
+  );
+});
+
+test('one that verifies workloads gets a token for the API server and its authority', () => {
+  const pod = deployment({ verifiesWorkloads: true }).object.spec.template.spec;
+  const [volume] = pod.volumes.filter(({ projected }: Manifest) => projected);
+  assert.deepEqual(volume.projected.sources, [
+    { serviceAccountToken: { expirationSeconds: 600, path: 'token' } },
+    { configMap: { name: 'kube-root-ca.crt', items: [{ key: 'ca.crt', path: 'ca.crt' }] } },
+  ]);
+  assert.equal(pod.serviceAccountName, 'demo-server');
 });
 
 test('a construct outside a region says where it belongs', () => {

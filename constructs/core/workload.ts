@@ -2,7 +2,14 @@ import { k8s } from 'cdk8s-plus-33';
 import { Construct } from 'constructs';
 import { contentHash } from './content-hash.ts';
 import { type Identity, objectLabels, selectorLabels } from './labels.ts';
-import { type Environment, type PodProps, type Probes, podTemplate, type SecretMount } from './pod.ts';
+import {
+  type Environment,
+  type PodProps,
+  type Probes,
+  podTemplate,
+  type SecretMount,
+  type WorkloadToken,
+} from './pod.ts';
 import { type Endpoint, PodNetwork } from './pod-network.ts';
 import { canonicalBytes } from './quantity.ts';
 import { placeOf } from './region-chart.ts';
@@ -12,6 +19,8 @@ import { cronSchedule, dnsLabel, integerBetween } from './validate.ts';
 export interface Connection {
   readonly env: Environment;
   readonly secrets: readonly SecretMount[];
+  /** Tokens by which the client says who it is. @default none */
+  readonly workloadTokens?: readonly WorkloadToken[];
 }
 
 /** A server that a workload can be wired to. */
@@ -38,7 +47,7 @@ abstract class Workload extends Construct {
   readonly selector: Readonly<Record<string, string>>;
   readonly network: PodNetwork;
   protected readonly labels: Readonly<Record<string, string>>;
-  protected readonly pod: PodProps;
+  protected readonly pod: PodProps & { readonly serviceAccount?: string };
 
   constructor(scope: Construct, id: string, props: WorkloadProps) {
     super(scope, id);
@@ -47,9 +56,16 @@ abstract class Workload extends Construct {
     this.selector = selectorLabels(props);
     this.labels = objectLabels(this, props);
     this.network = props.network ?? new PodNetwork(this, 'network', { ...props, name: this.name });
+    if (props.serviceIdentity) this.network.useServiceAccount(props.serviceIdentity.name);
     const connections = (props.connections ?? []).map((server) => server.connect(this.network));
+    const workloadTokens = [
+      ...connections.flatMap(({ workloadTokens: tokens = [] }) => tokens),
+      ...(props.workloadTokens ?? []),
+    ];
+    const identified = workloadTokens.length > 0 || props.verifiesWorkloads === true;
     this.pod = {
       ...props,
+      ...(identified && { workloadTokens, serviceAccount: this.network.serviceAccount() }),
       env: Object.assign({}, ...connections.map(({ env }) => env), props.env),
       secrets: [...connections.flatMap(({ secrets }) => secrets), ...(props.secrets ?? [])],
     };
