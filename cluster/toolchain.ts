@@ -21,6 +21,7 @@ export interface ToolFamily {
 
 const root = import.meta.dirname;
 const kubernetesVersion = 'v1.34.2';
+const openfgaVersion = 'v1.22.1';
 const versionPackage = 'k8s.io/component-base/version';
 
 /** Every family, longest build first, so that the short ones fill the gaps. */
@@ -43,6 +44,13 @@ export const toolFamilies: readonly ToolFamily[] = [
     folder: join(root, 'toolchain/temporal'),
     target: 'tool',
     binaries: { 'temporal-server': 'server', 'temporal-sql-tool': 'sql' },
+  },
+  {
+    name: 'openfga',
+    folder: join(root, 'toolchain/openfga'),
+    target: 'tool',
+    binaries: same('openfga'),
+    ldflags: [`-X github.com/openfga/openfga/internal/build.Version=${openfgaVersion}`],
   },
   {
     name: 'metrics-server',

@@ -4,4 +4,14 @@ export { createLogger, type Logger, type LoggerOptions, messageOf } from './log.
 export { connectionSettings, createPool, type PostgresConfig, postgresVariables } from './postgres.ts';
 export { onShutdown, runSteps, type ShutdownStep } from './shutdown.ts';
 export { endWhenRenewed, type TemporalConfig, temporalConnectionOptions, temporalVariables } from './temporal.ts';
+export {
+  type IsolationGap,
+  isolateTenants,
+  isolationGaps,
+  requireIsolation,
+  TenantDatabase,
+  tenantPattern,
+  tenantSetting,
+  withTenant,
+} from './tenancy.ts';
 export { fetchTrusting, onFileChange, readTlsFiles, type TlsFiles } from './tls.ts';
