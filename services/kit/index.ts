@@ -1,4 +1,14 @@
 export { ConfigError, count, type Environment, httpsUrl, port, readConfig, text } from './config.ts';
+export {
+  type ControlListener,
+  type ControlSnapshot,
+  ControlState,
+  type ControlStateOptions,
+  controlPath,
+  controlSnapshotSchema,
+  controlVariables,
+  type Revocable,
+} from './control.ts';
 export { type Check, type HealthOptions, HealthServer, type Readiness, startHealthServer } from './health.ts';
 export { createLogger, type Logger, type LoggerOptions, messageOf } from './log.ts';
 export { connectionSettings, createPool, type PostgresConfig, postgresVariables } from './postgres.ts';
@@ -15,3 +25,13 @@ export {
   withTenant,
 } from './tenancy.ts';
 export { fetchTrusting, onFileChange, readTlsFiles, type TlsFiles } from './tls.ts';
+export {
+  type Workload,
+  WorkloadKeysUnavailable,
+  WorkloadRefused,
+  WorkloadVerifier,
+  type WorkloadVerifierOptions,
+  workloadToken,
+  workloadTokenPath,
+  workloadVariables,
+} from './workload.ts';
