@@ -25,12 +25,19 @@ test('the database is verified and its password is a reference', () => {
   const env = environmentOf(fixture().region.find('Deployment', 'keycloak'));
   assert.equal(
     env.KC_DB_URL,
-    'jdbc:postgresql://postgres.north-data.svc:5432/keycloak?sslmode=verify-full&sslrootcert=/secrets/ca/ca.crt',
+    'jdbc:postgresql://postgres.north-data.svc:5432/keycloak?sslmode=verify-full&sslrootcert=/secrets/ca/ca.crt&tcpKeepAlive=true&socketTimeout=30',
   );
   assert.deepEqual(env.KC_DB_PASSWORD, { secretKeyRef: { name: 'postgres-role-keycloak', key: 'password' } });
   assert.deepEqual(env.KC_BOOTSTRAP_ADMIN_CLIENT_SECRET, {
     secretKeyRef: { name: 'keycloak-admin', key: 'password' },
   });
+});
+
+test('it trusts the authority of the region and waits for a failover of its database', () => {
+  const env = environmentOf(fixture().region.find('Deployment', 'keycloak'));
+  assert.equal(env.KC_TRUSTSTORE_PATHS, '/secrets/ca/ca.crt');
+  assert.equal(env.KC_DB_POOL_ACQUISITION_TIMEOUT, '10s');
+  assert.equal(env.KC_DB_CONNECT_TIMEOUT, '3s');
 });
 
 test('the realm Job gets the realm, the administrator and the secret of every client', () => {

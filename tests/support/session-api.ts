@@ -2,7 +2,6 @@ import { readFileSync } from 'node:fs';
 import { request } from 'node:https';
 import type { Turn } from '@somagent/orchestrator/contract.ts';
 import { get } from './kubectl.ts';
-import { eventually } from './wait.ts';
 
 /** Where the platform under test is: the environment, then the outputs of the stack. */
 export function address(variable: string, output: string): string {
@@ -117,18 +116,20 @@ function parseEvent(block: string): SentEvent {
   return { id: Number(fields.id), type: String(fields.event), data: JSON.parse(fields.data ?? '{}') };
 }
 
-/** A fresh access token of a client of the realm, by its client credentials. */
-export async function tokenOf(client: string): Promise<string> {
+/** Asks for access tokens of a client by its client credentials; every call is one request, whatever its answer. */
+export async function tokenRequester(client: string): Promise<() => Promise<{ status: number; text: string }>> {
   const credentials = new URLSearchParams({
     grant_type: 'client_credentials',
     client_id: client,
     client_secret: await secret(`keycloak-client-${client}`, 'password'),
   }).toString();
-  // After a failover Keycloak answers 500 once for each pooled connection to the lost primary: clients ask again.
-  const { status, text } = await eventually(`a token for ${client}`, 60, async () => {
-    const answer = await requestToken(credentials);
-    return answer.status >= 500 ? undefined : answer;
-  });
+  return () => requestToken(credentials);
+}
+
+/** A fresh access token of a client of the realm. */
+export async function tokenOf(client: string): Promise<string> {
+  const ask = await tokenRequester(client);
+  const { status, text } = await ask();
   if (status !== 200) throw new Error(`no token for ${client}: status ${status} ${text}`);
   return String(JSON.parse(text).access_token);
 }
