@@ -65,9 +65,16 @@ const definitions = {
     inputs: ['images/stage/go.ts', 'cluster/toolchain/temporal/go.mod', 'cluster/toolchain/temporal/go.sum'],
     arguments: uid,
   },
+  java: { description: 'Debian with a Java runtime', parent: 'base', inputs: [], arguments: uid, intermediate: true },
+  kafka: {
+    description: 'Kafka in KRaft mode',
+    parent: 'java',
+    inputs: ['images/stage/kafka.ts', 'images/stage/maven.ts'],
+    arguments: uid,
+  },
   keycloak: {
     description: 'Keycloak, built for PostgreSQL',
-    parent: 'base',
+    parent: 'java',
     inputs: ['images/stage/keycloak.ts'],
     arguments: { ...uid, KEYCLOAK: versions.keycloak, KEYCLOAK_SHA256: versions.keycloakSha256 },
   },

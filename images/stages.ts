@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import type { ImageName } from './catalogue.ts';
 import { stageDebian } from './stage/debian.ts';
 import { stageOwnProgram, stageTemporalSchema, stageTool } from './stage/go.ts';
+import { stageKafka } from './stage/kafka.ts';
 import { stageKeycloak } from './stage/keycloak.ts';
 import { stageNode } from './stage/node.ts';
 import { stagePython } from './stage/python.ts';
@@ -20,6 +21,7 @@ export const stages: Partial<Record<ImageName, (stage: Stage) => Promise<void>>>
     await stageTool('temporal-server', stage);
     await stageTemporalSchema(join(stage.folder, 'schema'), stage);
   },
+  kafka: stageKafka,
   keycloak: stageKeycloak,
   bootstrap: async (stage) => {
     await stageService('bootstrap', stage);
