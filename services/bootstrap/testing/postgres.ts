@@ -61,8 +61,11 @@ async function writeFiles(folder: string, files: Readonly<Record<string, string>
   }
 }
 
-function serverArguments(folder: string, port: number): string[] {
-  const settings = {
+/** Settings of postgresql.conf by name. */
+export type ServerSettings = Readonly<Record<string, string>>;
+
+function serverArguments(folder: string, port: number, changed: ServerSettings): string[] {
+  const settings: ServerSettings = {
     listen_addresses: '127.0.0.1',
     port: String(port),
     unix_socket_directories: '',
@@ -75,12 +78,16 @@ function serverArguments(folder: string, port: number): string[] {
     shared_buffers: '16MB',
     max_wal_senders: '0',
     wal_level: 'minimal',
+    ...changed,
   };
   return ['-D', join(folder, 'data'), ...Object.entries(settings).flatMap(([key, value]) => ['-c', `${key}=${value}`])];
 }
 
-/** Starts the server and waits until it answers. */
-export async function startPostgres(): Promise<TestPostgres> {
+/**
+ * Starts the server and waits until it answers.
+ * @param settings where a test needs another one than a quick server has: `{ fsync: 'on' }` to measure
+ */
+export async function startPostgres(settings: ServerSettings = {}): Promise<TestPostgres> {
   const identity = await serverIdentity();
   const folder = await mkdtemp(join(tmpdir(), 'somagent-postgres-'));
   await own(folder, identity);
@@ -98,7 +105,7 @@ export async function startPostgres(): Promise<TestPostgres> {
   const init = ['-D', join(folder, 'data'), '-U', 'postgres', '-A', 'scram-sha-256', '-E', 'UTF8', '--no-sync'];
   await run(join(binaries, 'initdb'), [...init, '--pwfile', join(folder, 'password')], { ...identity, cwd: folder });
   const port = await freePort();
-  const child = spawn(join(binaries, 'postgres'), serverArguments(folder, port), {
+  const child = spawn(join(binaries, 'postgres'), serverArguments(folder, port, settings), {
     ...identity,
     cwd: folder,
     stdio: ['ignore', 'ignore', 'pipe'],
