@@ -131,7 +131,7 @@ export class Postgres extends Construct implements Endpoint {
       ...identity,
       name,
       image: props.image,
-      command: ['patroni', '/etc/patroni/patroni.yml'],
+      command: ['start-patroni', '/etc/patroni/patroni.yml'],
       replicas: members,
       serviceName: pods.name,
       podLabels: { [CLUSTER_LABEL]: name },
