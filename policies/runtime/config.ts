@@ -1,0 +1,38 @@
+import { httpsUrl, type Logger, text } from '@somagent/kit';
+import { type Drift, PolicyEngine } from './engine.ts';
+import { ObjectStoreBucket } from './object-store.ts';
+import { ObjectStoreSource } from './source.ts';
+
+/** The variables of a service that asks policies, for `readConfig` of the kit. */
+export const policyVariables = {
+  POLICY_URL: httpsUrl('the https address of the bucket with the policy bundles'),
+  POLICY_CREDENTIALS_DIR: text('the folder with the read-only key of the object store: username and password'),
+  POLICY_CA_FILE: text('the file with the authority of the object store'),
+  POLICY_PUBLIC_KEY_FILE: text('the PEM file with the public keys that sign bundles'),
+  POLICY_CACHE_DIR: text('a writable folder for the last good bundle').default('/var/cache/policy'),
+};
+
+/** Values of {@link policyVariables}. */
+export type PolicyConfig = { readonly [Name in keyof typeof policyVariables]: string };
+
+/** What a service hears from its engine. */
+export interface PolicyListeners {
+  readonly onDrift?: (drift: Drift | null) => void;
+  readonly onSwap?: (revision: string) => void;
+  readonly log?: Logger;
+}
+
+/** An engine on the object store; call its `start()`. */
+export function createPolicyEngine(config: PolicyConfig, listeners: PolicyListeners = {}): PolicyEngine {
+  const bucket = new ObjectStoreBucket({
+    url: config.POLICY_URL,
+    credentialsDir: config.POLICY_CREDENTIALS_DIR,
+    caFile: config.POLICY_CA_FILE,
+  });
+  return new PolicyEngine({
+    source: new ObjectStoreSource(bucket),
+    publicKeyFile: config.POLICY_PUBLIC_KEY_FILE,
+    cacheDir: config.POLICY_CACHE_DIR,
+    ...listeners,
+  });
+}
