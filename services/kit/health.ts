@@ -10,6 +10,8 @@ export interface HealthOptions {
   readonly port: number;
   /** What has to answer before traffic may come, by name. */
   readonly checks: Readonly<Record<string, Check>>;
+  /** What else is served as JSON, by path: `/routes`. @default nothing */
+  readonly documents?: Readonly<Record<string, () => unknown>>;
   /** Time that a single check may take, milliseconds. @default 2000 */
   readonly timeout?: number;
 }
@@ -21,7 +23,7 @@ export interface Readiness {
   readonly checks: Readonly<Record<string, string>>;
 }
 
-/** Serves `GET /healthz` (the process lives) and `GET /readyz` (its dependencies answer). */
+/** Serves `GET /healthz` (the process lives), `GET /readyz` (its dependencies answer) and the documents. */
 export class HealthServer {
   #draining = false;
   readonly #server: Server;
@@ -33,6 +35,8 @@ export class HealthServer {
       const answer = (status: number, body: unknown) =>
         response.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`);
       if (request.url === '/healthz') return answer(200, { alive: true });
+      const document = options.documents?.[request.url ?? ''];
+      if (document !== undefined) return answer(200, document());
       if (request.url !== '/readyz') return answer(404, { error: 'only /healthz and /readyz are here' });
       return this.readiness().then((verdict) => answer(verdict.ready ? 200 : 503, verdict));
     });
