@@ -1,0 +1,34 @@
+import { httpsUrl, text } from '@somagent/kit';
+import { type CheckerOptions, RelationChecker } from './checker.ts';
+import { OpenFga } from './client.ts';
+import { locateModel, storeName } from './store.ts';
+
+/** The variables of a client of OpenFGA. */
+export const openFgaVariables = {
+  OPENFGA_URL: httpsUrl('the address of OpenFGA, e.g. https://openfga.local-identity.svc:8443'),
+  OPENFGA_TOKEN_FILE: text('the file with the preshared key of OpenFGA'),
+  OPENFGA_CA_FILE: text('the PEM file of the authority that signed the certificate of OpenFGA'),
+  OPENFGA_STORE: text('the name of the store').default(storeName),
+};
+
+/** Values of {@link openFgaVariables}. */
+export interface OpenFgaConfig {
+  readonly OPENFGA_URL: string;
+  readonly OPENFGA_TOKEN_FILE: string;
+  readonly OPENFGA_CA_FILE: string;
+  readonly OPENFGA_STORE: string;
+}
+
+/** A client of OpenFGA from the environment's values. */
+export const openFgaOf = (config: OpenFgaConfig): OpenFga =>
+  new OpenFga({
+    url: config.OPENFGA_URL,
+    tokenFile: config.OPENFGA_TOKEN_FILE,
+    caFile: config.OPENFGA_CA_FILE,
+  });
+
+/** A checker from the environment's values. */
+export function relationCheckerOf(config: OpenFgaConfig, options: Pick<CheckerOptions, 'facts'> = {}): RelationChecker {
+  const client = openFgaOf(config);
+  return new RelationChecker({ ...options, client, locate: () => locateModel(client, config.OPENFGA_STORE) });
+}
