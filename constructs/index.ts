@@ -69,6 +69,7 @@ export {
 export { Gateway, type GatewayProps } from './gateway/index.ts';
 export { Keycloak, type KeycloakProps, type RealmDocument } from './keycloak/index.ts';
 export { type PlaneQuota, RegionNamespaces, type RegionNamespacesProps } from './namespace/index.ts';
+export { OpenFga, type OpenFgaProps } from './openfga/index.ts';
 export { Orchestrator, type OrchestratorProps } from './orchestrator/index.ts';
 export { Database, type DatabaseProps, Postgres, type PostgresProps } from './postgres/index.ts';
 export { type RayApplication, RayCluster, type RayClusterProps, type RayRenderer } from './ray/index.ts';

@@ -72,6 +72,13 @@ const definitions = {
     inputs: ['images/stage/kafka.ts', 'images/stage/maven.ts'],
     arguments: uid,
   },
+  openfga: {
+    description: 'OpenFGA server',
+    // With Node, because its child adds the service that migrates its database.
+    parent: 'node',
+    inputs: ['images/stage/go.ts', 'cluster/toolchain/openfga/go.mod', 'cluster/toolchain/openfga/go.sum'],
+    arguments: uid,
+  },
   keycloak: {
     description: 'Keycloak, built for PostgreSQL',
     parent: 'java',
@@ -83,6 +90,15 @@ const definitions = {
     'cluster/toolchain/temporal/go.mod',
     'cluster/toolchain/temporal/go.sum',
   ]),
+  // Stands on the server's own image, because its `migrate` runs that program.
+  relations: {
+    ...service('relations', 'Relations: model, sync and reconciliation', [
+      'policies/openfga',
+      'services/bootstrap',
+      'services/events',
+    ]),
+    parent: 'openfga',
+  },
   // The gateway speaks the orchestrator's contract and reads its tables.
   gateway: service('gateway', 'HTTP API of sessions', ['services/orchestrator']),
   orchestrator: service('orchestrator', 'Temporal worker of sessions'),

@@ -23,11 +23,13 @@ export const stages: Partial<Record<ImageName, (stage: Stage) => Promise<void>>>
   },
   kafka: stageKafka,
   keycloak: stageKeycloak,
+  openfga: (stage) => stageTool('openfga', stage),
   bootstrap: async (stage) => {
     await stageService('bootstrap', stage);
     await stageTemporalSchema(join(stage.folder, 'app/schema/temporal'), stage);
   },
   gateway: (stage) => stageService('gateway', stage),
+  relations: (stage) => stageService('relations', stage),
   orchestrator: (stage) => stageService('orchestrator', stage),
   'ray-slm': async (stage) => {
     await stagePython(stage);

@@ -1,0 +1,1 @@
+export { OpenFga, type OpenFgaProps } from './openfga.ts';
