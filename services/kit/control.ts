@@ -65,25 +65,50 @@ const shortestPause = 50;
 const longestMessage = 16 * 1024 * 1024;
 
 /** A snapshot whose questions take constant time. */
-class Index {
+export class ControlView {
   readonly snapshot: ControlSnapshot;
-  readonly haltedTenants: ReadonlySet<string>;
-  readonly tenants: ReadonlySet<string>;
-  readonly users: ReadonlySet<string>;
-  readonly sessions: ReadonlySet<string>;
-  readonly tokens: ReadonlySet<string>;
-  readonly keys: ReadonlySet<string>;
-  readonly unlocked: ReadonlySet<string>;
+  readonly #haltedTenants: ReadonlySet<string>;
+  readonly #tenants: ReadonlySet<string>;
+  readonly #users: ReadonlySet<string>;
+  readonly #sessions: ReadonlySet<string>;
+  readonly #tokens: ReadonlySet<string>;
+  readonly #keys: ReadonlySet<string>;
+  readonly #unlocked: ReadonlySet<string>;
 
   constructor(snapshot: ControlSnapshot) {
     this.snapshot = snapshot;
-    this.haltedTenants = new Set(snapshot.halted.tenants);
-    this.tenants = new Set(snapshot.suspended.tenants);
-    this.users = new Set(snapshot.suspended.users);
-    this.sessions = new Set(snapshot.revoked.sessions);
-    this.tokens = new Set(snapshot.revoked.tokens);
-    this.keys = new Set(snapshot.revoked.keys);
-    this.unlocked = new Set(snapshot.training.unlocked);
+    this.#haltedTenants = new Set(snapshot.halted.tenants);
+    this.#tenants = new Set(snapshot.suspended.tenants);
+    this.#users = new Set(snapshot.suspended.users);
+    this.#sessions = new Set(snapshot.revoked.sessions);
+    this.#tokens = new Set(snapshot.revoked.tokens);
+    this.#keys = new Set(snapshot.revoked.keys);
+    this.#unlocked = new Set(snapshot.training.unlocked);
+  }
+
+  /** Whether all work of the tenant is stopped by the kill switch. */
+  halted(tenant: string): boolean {
+    return this.snapshot.halted.all || this.#haltedTenants.has(tenant);
+  }
+
+  /** What of the caller is suspended: the tenant, the user, or nothing. */
+  suspended(tenant: string, subject: string): 'tenant' | 'user' | null {
+    if (this.#tenants.has(tenant)) return 'tenant';
+    return this.#users.has(`${tenant}/${subject}`) ? 'user' : null;
+  }
+
+  /** Whether the session, the token or the key has been revoked. */
+  revoked({ sid, jti, keyId }: Revocable): boolean {
+    return (
+      (sid !== undefined && this.#sessions.has(sid)) ||
+      (jti !== undefined && this.#tokens.has(jti)) ||
+      (keyId !== undefined && this.#keys.has(keyId))
+    );
+  }
+
+  /** Whether sessions of the tenant may train or export. */
+  training(tenant: string): 'locked' | 'unlocked' {
+    return this.#unlocked.has(tenant) ? 'unlocked' : 'locked';
   }
 }
 
@@ -97,7 +122,7 @@ export class ControlState {
   readonly #fetch: typeof fetch;
   readonly #listeners = new Set<ControlListener>();
   readonly #stopped = new AbortController();
-  #index: Index | undefined;
+  #view: ControlView | undefined;
   #heardAt: number | undefined;
   #following: Promise<void> | undefined;
 
@@ -119,7 +144,7 @@ export class ControlState {
 
   /** Whether a snapshot has arrived. */
   get ready(): boolean {
-    return this.#index !== undefined;
+    return this.#view !== undefined;
   }
 
   /** Milliseconds since the feed was last heard, a heartbeat included; infinite before its first word. */
@@ -129,35 +154,27 @@ export class ControlState {
 
   /** Revision of the state in force; 0 before the first snapshot. */
   get revision(): number {
-    return this.#index?.snapshot.revision ?? 0;
+    return this.#view?.snapshot.revision ?? 0;
   }
 
-  /** Whether all work of the tenant is stopped by the kill switch. */
+  /** As {@link ControlView.halted}. @throws Error before the first snapshot. */
   halted(tenant: string): boolean {
-    const { snapshot, haltedTenants } = this.#known();
-    return snapshot.halted.all || haltedTenants.has(tenant);
+    return this.#known().halted(tenant);
   }
 
-  /** What of the caller is suspended: the tenant, the user, or nothing. */
+  /** As {@link ControlView.suspended}. @throws Error before the first snapshot. */
   suspended(tenant: string, subject: string): 'tenant' | 'user' | null {
-    const { tenants, users } = this.#known();
-    if (tenants.has(tenant)) return 'tenant';
-    return users.has(`${tenant}/${subject}`) ? 'user' : null;
+    return this.#known().suspended(tenant, subject);
   }
 
-  /** Whether the session, the token or the key has been revoked. */
-  revoked({ sid, jti, keyId }: Revocable): boolean {
-    const { sessions, tokens, keys } = this.#known();
-    return (
-      (sid !== undefined && sessions.has(sid)) ||
-      (jti !== undefined && tokens.has(jti)) ||
-      (keyId !== undefined && keys.has(keyId))
-    );
+  /** As {@link ControlView.revoked}. @throws Error before the first snapshot. */
+  revoked(names: Revocable): boolean {
+    return this.#known().revoked(names);
   }
 
-  /** Whether sessions of the tenant may train or export. */
+  /** As {@link ControlView.training}. @throws Error before the first snapshot. */
   training(tenant: string): 'locked' | 'unlocked' {
-    return this.#known().unlocked.has(tenant) ? 'unlocked' : 'locked';
+    return this.#known().training(tenant);
   }
 
   /**
@@ -166,7 +183,7 @@ export class ControlState {
    */
   onChange(listener: ControlListener): () => void {
     this.#listeners.add(listener);
-    if (this.#index !== undefined) this.#tell(listener, this.#index.snapshot, undefined);
+    if (this.#view !== undefined) this.#tell(listener, this.#view.snapshot, undefined);
     return () => this.#listeners.delete(listener);
   }
 
@@ -175,8 +192,8 @@ export class ControlState {
     if (!this.ready) throw new Error(`no control state yet from ${this.#options.url}`);
   }
 
-  #known(): Index {
-    if (this.#index !== undefined) return this.#index;
+  #known(): ControlView {
+    if (this.#view !== undefined) return this.#view;
     throw new Error(`no control state yet from ${this.#options.url}: the service must not take requests before`);
   }
 
@@ -231,9 +248,9 @@ export class ControlState {
 
   /** A replica that lags may be slower than the one before: its older state is not taken. */
   #take(snapshot: ControlSnapshot): void {
-    const before = this.#index?.snapshot;
+    const before = this.#view?.snapshot;
     if (before !== undefined && snapshot.revision <= before.revision) return;
-    this.#index = new Index(snapshot);
+    this.#view = new ControlView(snapshot);
     this.#options.log.info({ revision: snapshot.revision }, 'the control state has changed');
     for (const listener of this.#listeners) this.#tell(listener, snapshot, before);
   }

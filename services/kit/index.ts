@@ -4,6 +4,7 @@ export {
   type ControlSnapshot,
   ControlState,
   type ControlStateOptions,
+  ControlView,
   controlPath,
   controlSnapshotSchema,
   controlVariables,
