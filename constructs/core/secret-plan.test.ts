@@ -53,3 +53,35 @@ test('what is asked for too late is refused, what is known already is not', () =
       'Construct Bootstrap after every product that it serves.',
   });
 });
+
+test('a signing key lies in one namespace, its public half wherever it is verified', () => {
+  const plan = new SecretPlan('north');
+  plan.publicKey('checkpoint', 'north-data');
+  assert.deepEqual(plan.signingKey('checkpoint', 'Ed25519', 'north-system'), {
+    name: 'checkpoint',
+    namespace: 'north-system',
+  });
+  assert.deepEqual(plan.publicKey('checkpoint', 'north-services'), {
+    name: 'checkpoint-public',
+    namespace: 'north-services',
+  });
+  assert.throws(() => plan.signingKey('checkpoint', 'Ed25519', 'north-services'), {
+    message:
+      'signing key checkpoint lies in north-system and was asked for in north-services. ' +
+      'Sign in one place, or name another key.',
+  });
+  assert.deepEqual(plan.close().secrets, [
+    { kind: 'signing-key', algorithm: 'Ed25519', name: 'checkpoint', namespaces: ['north-system'] },
+    { kind: 'public-key', of: 'checkpoint', name: 'checkpoint-public', namespaces: ['north-data', 'north-services'] },
+  ]);
+});
+
+test('a public half that nobody signs for is refused', () => {
+  const plan = new SecretPlan('north');
+  plan.publicKey('checkpoint', 'north-data');
+  assert.throws(() => plan.close(), {
+    message:
+      'the public half of checkpoint is asked for in region north, but nobody asked for the signing key. ' +
+      'Construct the signer of checkpoint too.',
+  });
+});

@@ -26,8 +26,30 @@ export interface TokenRequest {
   readonly kind: 'token';
 }
 
+/** How a key signs: ES256 is ECDSA on P-256 with SHA-256 (RFC 7518), Ed25519 is RFC 8032. */
+export type SigningAlgorithm = 'ES256' | 'Ed25519';
+
+/** A key pair for signatures: `private.pem` (PKCS #8) and `public.pem` (SPKI), in the signer's namespace only. */
+export interface SigningKeyRequest {
+  readonly kind: 'signing-key';
+  readonly algorithm: SigningAlgorithm;
+}
+
+/** The public half of a signing key, as `public.pem`, for those who verify. */
+export interface PublicKeyRequest {
+  readonly kind: 'public-key';
+  /** Name of the signing key. */
+  readonly of: string;
+}
+
 /** What a secret holds. */
-export type SecretRequest = AuthorityCertificateRequest | PasswordRequest | CertificateRequest | TokenRequest;
+export type SecretRequest =
+  | AuthorityCertificateRequest
+  | PasswordRequest
+  | CertificateRequest
+  | TokenRequest
+  | SigningKeyRequest
+  | PublicKeyRequest;
 
 /** A secret of the plan: what it holds, its name, and every namespace that gets it. */
 export type PlannedSecret = SecretRequest & { readonly name: string; readonly namespaces: readonly string[] };
@@ -83,9 +105,29 @@ export class SecretPlan {
     return this.#ask(name, { kind: 'token' }, namespace);
   }
 
+  /**
+   * A key pair for signatures. One namespace signs: a private key that lies in two can be stolen in two.
+   * @throws Error when it is asked for in a second namespace.
+   */
+  signingKey(name: string, algorithm: SigningAlgorithm, namespace: string): SecretRef {
+    const [home] = this.#entries.get(name)?.namespaces ?? [namespace];
+    if (home !== namespace) {
+      throw new Error(
+        `signing key ${name} lies in ${home} and was asked for in ${namespace}. Sign in one place, or name another key.`,
+      );
+    }
+    return this.#ask(name, { kind: 'signing-key', algorithm }, namespace);
+  }
+
+  /** The public half of a signing key, in any namespace. */
+  publicKey(signingKey: string, namespace: string): SecretRef {
+    return this.#ask(`${signingKey}-public`, { kind: 'public-key', of: signingKey }, namespace);
+  }
+
   /** The plan in a stable order. Afterwards nothing can be asked for any more. */
   close(): SecretPlanDocument {
     this.#closed = true;
+    for (const { request } of this.#entries.values()) this.#hasSigningKey(request);
     const secrets = [...this.#entries]
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([name, { request, namespaces }]) => ({ ...request, name, namespaces: [...namespaces].sort() }));
@@ -110,6 +152,14 @@ export class SecretPlan {
     if (entry === undefined) this.#entries.set(name, { request, namespaces: new Set([namespace]) });
     else entry.namespaces.add(namespace);
     return { name, namespace };
+  }
+
+  #hasSigningKey(request: SecretRequest): void {
+    if (request.kind !== 'public-key' || this.#entries.get(request.of)?.request.kind === 'signing-key') return;
+    throw new Error(
+      `the public half of ${request.of} is asked for in region ${this.region}, but nobody asked for the signing key. ` +
+        `Construct the signer of ${request.of} too.`,
+    );
   }
 
   #sameRequest(name: string, known: SecretRequest, asked: SecretRequest): void {

@@ -21,14 +21,26 @@ const certificate = z.strictObject({
   ipAddresses: z.array(z.string().min(1)).default([]),
   usages: z.array(z.enum(['server', 'client'])).min(1),
 });
+const signingKey = z.strictObject({
+  kind: z.literal('signing-key'),
+  name,
+  /** One: a private key that lies in two namespaces can be stolen in two. */
+  namespaces: z.array(name).length(1),
+  algorithm: z.enum(['ES256', 'Ed25519']),
+});
+/** The public half of the signing key `of`. */
+const publicKey = z.strictObject({ kind: z.literal('public-key'), name, namespaces, of: name });
 
 /** Plan of the `secrets` command: which generated Secrets a region has, and in which namespaces. */
 export const secretsPlan = z.strictObject({
   region: name,
   authority: z.strictObject({ namespace: name, name }),
-  secrets: z.array(z.discriminatedUnion('kind', [authorityCertificate, password, token, certificate])),
+  secrets: z.array(
+    z.discriminatedUnion('kind', [authorityCertificate, password, token, certificate, signingKey, publicKey]),
+  ),
 });
 
 export type SecretsPlan = z.input<typeof secretsPlan>;
 export type SecretEntry = z.output<typeof secretsPlan>['secrets'][number];
 export type CertificateEntry = z.output<typeof certificate>;
+export type SigningAlgorithm = z.output<typeof signingKey>['algorithm'];

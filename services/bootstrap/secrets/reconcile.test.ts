@@ -28,6 +28,8 @@ const plan: SecretsPlan = {
       dnsNames: ['postgres', 'postgres.test-data.svc'],
       usages: ['server', 'client'],
     },
+    { kind: 'public-key', name: 'checkpoint-public', of: 'zz-checkpoint', namespaces: ['test-data', 'test-services'] },
+    { kind: 'signing-key', name: 'zz-checkpoint', algorithm: 'Ed25519', namespaces: ['test-system'] },
   ],
 };
 /** What constructs/bootstrap grants: any Secret may be created, those of the plan may be read and renewed. */
@@ -92,23 +94,26 @@ describe('secrets on a real API server', { skip }, () => {
   };
 
   it('creates what is absent, then nothing', async () => {
-    assert.deepEqual(await reconcile(), { created: 7, updated: 0, unchanged: 0 });
+    assert.deepEqual(await reconcile(), { created: 10, updated: 0, unchanged: 0 });
     const first = await everything();
     assert.deepEqual(Object.keys(first).sort(), [
+      'test-data/checkpoint-public',
       'test-data/postgres-role-sessions',
       'test-data/postgres-tls',
       'test-data/region-ca-cert',
+      'test-services/checkpoint-public',
       'test-services/postgres-role-sessions',
       'test-services/region-ca-cert',
       'test-services/slm-api-key',
       'test-system/region-ca',
+      'test-system/zz-checkpoint',
     ]);
     assert.deepEqual(Object.keys(first['test-data/postgres-tls'] ?? {}).sort(), ['ca.crt', 'tls.crt', 'tls.key']);
     assert.deepEqual(Object.keys(first['test-data/region-ca-cert'] ?? {}), ['ca.crt']);
     assert.equal(first['test-data/region-ca-cert']?.['ca.crt'], first['test-system/region-ca']?.['tls.crt']);
     assert.deepEqual(first['test-data/postgres-role-sessions'], first['test-services/postgres-role-sessions']);
     assert.match(first['test-services/slm-api-key']?.token ?? '', /^[A-Za-z0-9_-]{43}$/);
-    assert.deepEqual(await reconcile(), { created: 0, updated: 0, unchanged: 7 });
+    assert.deepEqual(await reconcile(), { created: 0, updated: 0, unchanged: 10 });
     assert.deepEqual(await everything(), first);
   });
 
@@ -129,9 +134,9 @@ describe('secrets on a real API server', { skip }, () => {
     const counts = await Promise.all([reconcile(), reconcile(), reconcile(), reconcile()]);
     assert.equal(
       counts.reduce((sum, { created }) => sum + created, 0),
-      7,
+      10,
     );
-    assert.deepEqual(await reconcile(), { created: 0, updated: 0, unchanged: 7 });
+    assert.deepEqual(await reconcile(), { created: 0, updated: 0, unchanged: 10 });
   });
 
   it('completes a run that was killed between two namespaces from the value that exists', async () => {
@@ -139,7 +144,7 @@ describe('secrets on a real API server', { skip }, () => {
     const before = await everything();
     await api.deleteNamespacedSecret({ namespace: 'test-data', name: 'postgres-role-sessions' });
     await api.deleteNamespacedSecret({ namespace: 'test-services', name: 'region-ca-cert' });
-    assert.deepEqual(await reconcile(), { created: 2, updated: 0, unchanged: 5 });
+    assert.deepEqual(await reconcile(), { created: 2, updated: 0, unchanged: 8 });
     assert.deepEqual(await everything(), before);
   });
 
@@ -155,11 +160,33 @@ describe('secrets on a real API server', { skip }, () => {
     const wider = structuredClone(plan);
     const certificate = wider.secrets[3];
     if (certificate?.kind === 'certificate') certificate.dnsNames = ['postgres', 'postgres-0'];
-    assert.deepEqual(await reconcile(wider), { created: 0, updated: 2, unchanged: 5 });
+    assert.deepEqual(await reconcile(wider), { created: 0, updated: 2, unchanged: 8 });
     const now = await everything();
     assert.deepEqual(now['test-services/postgres-role-sessions'], before['test-services/postgres-role-sessions']);
     assert.notEqual(now['test-data/postgres-tls']?.['tls.crt'], before['test-data/postgres-tls']?.['tls.crt']);
     assert.equal(now['test-system/region-ca']?.['tls.key'], before['test-system/region-ca']?.['tls.key']);
+  });
+
+  it('keeps the private half of a signing key in one namespace and renews public halves that are not its own', async () => {
+    await reconcile();
+    const before = await everything();
+    const key = before['test-system/zz-checkpoint'];
+    assert.deepEqual(Object.keys(key ?? {}), ['private.pem', 'public.pem']);
+    assert.deepEqual(before['test-data/checkpoint-public'], { 'public.pem': key?.['public.pem'] });
+    assert.deepEqual(before['test-services/checkpoint-public'], { 'public.pem': key?.['public.pem'] });
+    const stray = { namespace: 'test-services', name: 'checkpoint-public' };
+    await api.deleteNamespacedSecret(stray);
+    await api.createNamespacedSecret({
+      namespace: stray.namespace,
+      body: { metadata: { name: stray.name }, stringData: { 'public.pem': 'forged' } },
+    });
+    assert.deepEqual(await reconcile(), { created: 0, updated: 1, unchanged: 9 });
+    assert.deepEqual(await everything(), before);
+  });
+
+  it('refuses a public half without its signing key', async () => {
+    const orphan = { kind: 'public-key', name: 'checkpoint-public', of: 'gone', namespaces: ['test-data'] } as const;
+    await assert.rejects(reconcile({ ...plan, secrets: [orphan] }), { message: 'the plan has no signing key gone' });
   });
 
   it('prints no value', async (t) => {

@@ -4,7 +4,8 @@ import type { z } from 'zod';
 import { Failure } from '../failure.ts';
 import { log } from '../log.ts';
 import { createAuthority, isPastRenewal, issueCertificate, type KeyPair, reasonToRenew } from './certificates.ts';
-import type { CertificateEntry, SecretEntry, secretsPlan } from './plan.ts';
+import type { CertificateEntry, SecretEntry, SigningAlgorithm, secretsPlan } from './plan.ts';
+import { createSigningKey, readSigningKey } from './signing-keys.ts';
 import { Conflict, type SecretData, type SecretSpec, type SecretStore, type StoredSecret } from './store.ts';
 
 type Plan = z.output<typeof secretsPlan>;
@@ -35,11 +36,21 @@ function randomText(): string {
 export async function reconcileSecrets(store: SecretStore, plan: Plan): Promise<Counts> {
   const counts: Counts = { created: 0, updated: 0, unchanged: 0 };
   const authority = await ensureAuthority(store, plan, counts);
-  for (const entry of plan.secrets) {
+  const made = new Map<string, SecretData>();
+  for (const entry of inOrder(plan.secrets)) {
     const type = entry.kind === 'certificate' ? 'kubernetes.io/tls' : 'Opaque';
-    await ensure(store, { ...entry, type, region: plan.region }, decider(entry, authority), counts);
+    const target = { ...entry, type, region: plan.region } as const;
+    made.set(entry.name, await ensure(store, target, decider(entry, authority, made), counts));
   }
   return counts;
+}
+
+/** A public key is read off its signing key, so that comes first. */
+function inOrder(secrets: readonly SecretEntry[]): SecretEntry[] {
+  return [
+    ...secrets.filter(({ kind }) => kind !== 'public-key'),
+    ...secrets.filter(({ kind }) => kind === 'public-key'),
+  ];
 }
 
 async function ensureAuthority(store: SecretStore, plan: Plan, counts: Counts): Promise<KeyPair> {
@@ -64,7 +75,7 @@ async function decideAuthority(plan: Plan, stored: SecretData | undefined): Prom
   return { data: { 'tls.crt': made.certificate, 'tls.key': made.key }, reason: 'incomplete' };
 }
 
-function decider(entry: SecretEntry, authority: KeyPair): Decide {
+function decider(entry: SecretEntry, authority: KeyPair, made: ReadonlyMap<string, SecretData>): Decide {
   switch (entry.kind) {
     case 'authority-certificate':
       return async () => ({ data: { 'ca.crt': authority.certificate }, reason: 'the authority changed' });
@@ -74,6 +85,10 @@ function decider(entry: SecretEntry, authority: KeyPair): Decide {
       return async (stored) => decideToken(stored);
     case 'certificate':
       return (stored) => decideCertificate(entry, authority, stored);
+    case 'signing-key':
+      return async (stored) => decideSigningKey(entry.algorithm, stored);
+    case 'public-key':
+      return async () => decidePublicKey(entry.of, made.get(entry.of)?.['public.pem']);
   }
 }
 
@@ -103,6 +118,19 @@ async function decideCertificate(
     data: { 'tls.crt': kept.certificate, 'tls.key': kept.key, 'ca.crt': authority.certificate },
     reason: reason ?? 'the authority changed',
   };
+}
+
+function decideSigningKey(algorithm: SigningAlgorithm, stored: SecretData | undefined): Desired {
+  const pair = stored === undefined ? undefined : readSigningKey(algorithm, stored['private.pem'] ?? '');
+  return {
+    data: { ...(pair ?? createSigningKey(algorithm)) },
+    reason: pair === undefined ? `not a private key for ${algorithm}` : 'its public half was another',
+  };
+}
+
+function decidePublicKey(signingKey: string, publicKey: string | undefined): Desired {
+  if (publicKey !== undefined) return { data: { 'public.pem': publicKey }, reason: 'the signing key changed' };
+  throw new Failure(`the plan has no signing key ${signingKey}`, 'plan the signing key beside its public half');
 }
 
 interface Target {
