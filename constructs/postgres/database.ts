@@ -1,5 +1,6 @@
 import type { Endpoint, PodNetwork } from '../core/pod-network.ts';
 import type { SecretPlan, SecretRef } from '../core/secret-plan.ts';
+import { InvalidPropError } from '../core/validate.ts';
 import type { Connectable, Connection } from '../core/workload.ts';
 
 /** A database and its owner. */
@@ -8,6 +9,11 @@ export interface DatabaseProps {
   readonly name: string;
   /** Role that owns it and connects to it; several databases may have the same owner. */
   readonly owner: string;
+  /**
+   * Further roles that may connect. They own nothing: the owner's migrations grant them what they may read.
+   * @default none
+   */
+  readonly readers?: readonly string[];
 }
 
 /** What a database needs of its server. */
@@ -22,8 +28,10 @@ export class Database implements Connectable, Endpoint {
   readonly host: string;
   readonly port: number;
   readonly network: PodNetwork;
+  /** Further roles that may connect. */
+  readonly readers: readonly string[];
   readonly #plan: SecretPlan;
-  readonly #secretName: string;
+  readonly #instance: string;
 
   constructor(server: Server, instance: string, props: DatabaseProps) {
     this.name = props.name;
@@ -32,13 +40,14 @@ export class Database implements Connectable, Endpoint {
     this.port = server.port;
     this.network = server.network;
     this.#plan = server.plan;
-    // Underscores are usual in SQL and not admitted in names of Kubernetes.
-    this.#secretName = `${instance}-role-${props.owner.replaceAll('_', '-')}`;
+    this.readers = props.readers ?? [];
+    this.#instance = instance;
   }
 
-  /** The owner's user name and password, in a namespace. */
-  credentials(namespace: string): SecretRef {
-    return this.#plan.password(this.#secretName, this.owner, namespace);
+  /** User name and password of a role, the owner's by default, in a namespace. */
+  credentials(namespace: string, role = this.owner): SecretRef {
+    // Underscores are usual in SQL and not admitted in names of Kubernetes.
+    return this.#plan.password(`${this.#instance}-role-${role.replaceAll('_', '-')}`, role, namespace);
   }
 
   /** The certificate that the server's one is verified against, in a namespace. */
@@ -48,6 +57,23 @@ export class Database implements Connectable, Endpoint {
 
   /** Admits the client and gives it libpq's variables, its credentials below /secrets/postgres, and the authority. */
   connect(client: PodNetwork): Connection {
+    return this.#connectAs(client, this.owner);
+  }
+
+  /** The database for a client that is only one of its readers. */
+  reader(role: string): Connectable {
+    if (!this.readers.includes(role)) {
+      throw new InvalidPropError(
+        `reader of database ${this.name}`,
+        role,
+        this.readers.join(', ') || 'none is declared',
+        'Name it in `readers` of the database.',
+      );
+    }
+    return { connect: (client) => this.#connectAs(client, role) };
+  }
+
+  #connectAs(client: PodNetwork, role: string): Connection {
     client.allowTo(this.network, [this.port]);
     return {
       env: {
@@ -58,7 +84,7 @@ export class Database implements Connectable, Endpoint {
         PG_CA_FILE: '/secrets/ca/ca.crt',
       },
       secrets: [
-        { path: '/secrets/postgres', secret: this.credentials(client.namespace) },
+        { path: '/secrets/postgres', secret: this.credentials(client.namespace, role) },
         { path: '/secrets/ca', secret: this.authority(client.namespace) },
       ],
     };
@@ -67,5 +93,10 @@ export class Database implements Connectable, Endpoint {
 
 /** The plan of the `databases` Job, as JSON. */
 export function databaseDeclaration(databases: readonly DatabaseProps[]): string {
-  return JSON.stringify({ databases: databases.map(({ name, owner }) => ({ name, owner })) }, undefined, 2);
+  const plan = databases.map(({ name, owner, readers = [] }) => ({
+    name,
+    owner,
+    ...(readers.length > 0 && { readers }),
+  }));
+  return JSON.stringify({ databases: plan }, undefined, 2);
 }

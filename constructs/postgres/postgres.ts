@@ -233,7 +233,7 @@ export class Postgres extends Construct implements Endpoint {
           path: '/secrets/superuser',
           secret: this.plan.password(`${this.#instance}-superuser`, 'postgres', this.#namespace),
         },
-        ...this.#owners().map(([owner, secret]) => ({ path: `/secrets/roles/${owner}`, secret })),
+        ...this.#roles().map(([role, secret]) => ({ path: `/secrets/roles/${role}`, secret })),
       ],
       files: [{ path: '/etc/soma', config }],
       resources: { cpu: '50m', memory: '96Mi', memoryLimit: '256Mi' },
@@ -242,9 +242,12 @@ export class Postgres extends Construct implements Endpoint {
     return job;
   }
 
-  /** Each role that owns a database, once. */
-  #owners(): [string, SecretRef][] {
-    return [...new Map(this.databases.map((database) => [database.owner, database.credentials(this.#namespace)]))];
+  /** Each role that owns or reads a database, once. */
+  #roles(): [string, SecretRef][] {
+    const roles = this.databases.flatMap((database) =>
+      [database.owner, ...database.readers].map((role) => [role, database.credentials(this.#namespace, role)] as const),
+    );
+    return [...new Map(roles)];
   }
 }
 
@@ -253,9 +256,10 @@ function checkedDatabases(databases: readonly DatabaseProps[]): readonly Databas
     'databases',
     databases.map(({ name }) => name),
   );
-  for (const { name, owner } of databases) {
+  for (const { name, owner, readers = [] } of databases) {
     sqlIdentifier('database name', name);
     sqlIdentifier('database owner', owner);
+    for (const reader of readers) sqlIdentifier(`reader of database ${name}`, reader);
   }
   return databases;
 }

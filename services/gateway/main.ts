@@ -59,7 +59,7 @@ async function main(): Promise<void> {
     port: config.HEALTH_PORT,
     checks: {
       temporal: async () => void (await connection.workflowService.getSystemInfo({})),
-      postgres: async () => void (await sql`select 1 from session limit 1`.execute(db)),
+      postgres: async () => void (await sql`select 1 from session limit 1`.execute(db.untenanted)),
       events: async () => ensure(hub.connected, 'does not listen for events'),
       keys: async () => ensure(issuer.known, `no keys yet from ${config.OIDC_JWKS_URL}`),
     },

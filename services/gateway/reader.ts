@@ -1,7 +1,7 @@
+import type { TenantDatabase } from '@somagent/kit';
 import { type EventType, type Turn, workflowIdOf } from '@somagent/orchestrator/contract.ts';
 import { type Database, ofTenant } from '@somagent/orchestrator/database.ts';
 import { turnColumns } from '@somagent/orchestrator/session-store.ts';
-import type { Kysely } from 'kysely';
 import type { Cursor } from './identifiers.ts';
 
 /** A session as clients see it. */
@@ -37,14 +37,15 @@ const sessionColumns = ['tenant', 'id', 'status', 'close_reason', 'persona', 'cr
 
 /** Everything that the gateway reads. It writes nothing: that is the workflow's part. */
 export class SessionReader {
-  readonly #db: Kysely<Database>;
+  readonly #db: TenantDatabase<Database>;
 
-  constructor(db: Kysely<Database>) {
+  constructor(db: TenantDatabase<Database>) {
     this.#db = db;
   }
 
   async session(tenant: string, id: string): Promise<SessionView | undefined> {
     const row = await this.#db
+      .of(tenant)
       .selectFrom('session')
       .select(sessionColumns)
       .where(ofTenant(tenant))
@@ -56,6 +57,7 @@ export class SessionReader {
   /** Sessions of a tenant, newest first, after the cursor. */
   async sessions(tenant: string, limit: number, after?: Cursor): Promise<SessionView[]> {
     const rows = await this.#db
+      .of(tenant)
       .selectFrom('session')
       .select(sessionColumns)
       .where(ofTenant(tenant))
@@ -73,6 +75,7 @@ export class SessionReader {
 
   async turns(tenant: string, sessionId: string): Promise<Turn[]> {
     return this.#db
+      .of(tenant)
       .selectFrom('turn')
       .select(turnColumns)
       .where(ofTenant(tenant))
@@ -83,6 +86,7 @@ export class SessionReader {
 
   async turn(tenant: string, sessionId: string, id: string): Promise<Turn | undefined> {
     return this.#db
+      .of(tenant)
       .selectFrom('turn')
       .select(turnColumns)
       .where(ofTenant(tenant))
@@ -95,6 +99,7 @@ export class SessionReader {
   async events(filter: EventFilter): Promise<StoredEvent[]> {
     const { turnId } = filter;
     const rows = await this.#db
+      .of(filter.tenant)
       .selectFrom('session_event')
       .select(['seq', 'type', 'data'])
       .where(ofTenant(filter.tenant))

@@ -38,6 +38,8 @@ export interface SessionInput {
   readonly sessionId: string;
   /** `sub` of the token that created the session. */
   readonly subject: string;
+  /** Teams of that token: their members may see and use the session. @default none */
+  readonly teams?: readonly string[];
   /** How the model is asked to behave: the system message. */
   readonly persona?: string;
   /** Time without a turn after which the session closes itself, milliseconds. */

@@ -1,4 +1,5 @@
-import { type ExpressionBuilder, type Generated, Kysely, PostgresDialect } from 'kysely';
+import { TenantDatabase } from '@somagent/kit';
+import type { ExpressionBuilder, Generated } from 'kysely';
 import type pg from 'pg';
 import type { CloseReason, EventType, SessionStatus, Timings, TurnStatus, Usage } from './contract.ts';
 
@@ -7,6 +8,8 @@ export interface SessionTable {
   tenant: string;
   id: string;
   subject: string;
+  /** Teams that may see and use it: those of the token that created it. */
+  teams: Generated<string[]>;
   persona: string | null;
   status: SessionStatus;
   close_reason: CloseReason | null;
@@ -54,9 +57,8 @@ export interface Database {
   session_event: SessionEventTable;
 }
 
-/** Typed access to the database `sessions` through a pool. */
-export const openDatabase = (pool: pg.Pool): Kysely<Database> =>
-  new Kysely<Database>({ dialect: new PostgresDialect({ pool }) });
+/** Typed access to the database `sessions`, tenant by tenant; it owns the pool. */
+export const openDatabase = (pool: pg.Pool): TenantDatabase<Database> => new TenantDatabase<Database>(pool);
 
 /** The one way to say "rows of this tenant": every WHERE on these tables goes through it. */
 export const ofTenant = (tenant: string) => (eb: ExpressionBuilder<Database, keyof Database>) =>

@@ -9,7 +9,7 @@ const log = createLogger({ service: 'orchestrator' });
 async function runMigrations(): Promise<void> {
   const db = openDatabase(createPool(readConfig(migrateSchema), log));
   try {
-    const applied = await migrate(db);
+    const applied = await migrate(db.untenanted);
     log.info({ applied: applied.map(({ migrationName }) => migrationName) }, 'the schema is at its newest version');
   } finally {
     await db.destroy();

@@ -1,3 +1,4 @@
+import { isolateTenants, requireIsolation, tenantSetting } from '@somagent/kit';
 import { type Kysely, sql } from 'kysely';
 import { type Migration, type MigrationResult, Migrator } from 'kysely/migration';
 
@@ -57,10 +58,29 @@ const interruption: Migration = {
   },
 };
 
+const tenancy: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`alter table session add column teams text[] not null default '{}'`.execute(db);
+    for (const table of tenantTables) await isolateTenants(db, table);
+  },
+};
+
+/** Tables with rows of tenants that others may read. */
+const tenantTables = ['session', 'turn', 'session_event'] as const;
+
+/** Roles of other services that read here, and nothing else. */
+export const readers = {
+  /** Of one tenant at a time. */
+  gateway: 'sessions_gateway',
+  /** Who owns each session, of every tenant: to reconcile relations. */
+  relations: 'sessions_relations',
+} as const;
+
 /** Every migration, by name; names sort in the order in which they apply, and a released one never changes. */
 export const migrations: Readonly<Record<string, Migration>> = {
   '0001-sessions': sessions,
   '0002-interruption': interruption,
+  '0003-tenancy': tenancy,
 };
 
 /**
@@ -72,5 +92,26 @@ export async function migrate<Tables>(db: Kysely<Tables>): Promise<readonly Migr
   const migrator = new Migrator({ db, provider: { getMigrations: async () => ({ ...migrations }) } });
   const { error, results } = await migrator.migrateToLatest();
   if (error !== undefined) throw error;
+  await db.transaction().execute(grantReading);
+  await requireIsolation(db);
   return results ?? [];
+}
+
+/** What the readers may see, each time anew: a role may have come after the tables. Absent roles are left out. */
+async function grantReading<Tables>(db: Kysely<Tables>): Promise<void> {
+  const { rows } = await sql<{ rolname: string }>`
+    select rolname from pg_roles where rolname in (${sql.join(Object.values(readers))})`.execute(db);
+  const present = new Set(rows.map(({ rolname }) => rolname));
+  if (present.has(readers.gateway)) {
+    for (const table of tenantTables) {
+      await sql`grant select on ${sql.table(table)} to ${sql.ref(readers.gateway)}`.execute(db);
+    }
+  }
+  if (!present.has(readers.relations)) return;
+  const role = sql.ref(readers.relations);
+  await sql`grant select (tenant, id, subject, teams, status, created_at) on session to ${role}`.execute(db);
+  await sql`drop policy if exists relations_rows on session`.execute(db);
+  await sql`
+    create policy relations_rows on session for select to ${role}
+    using (nullif(current_setting(${sql.lit(tenantSetting)}, true), '') = '*')`.execute(db);
 }

@@ -1,4 +1,5 @@
-import { type Kysely, sql } from 'kysely';
+import type { TenantDatabase } from '@somagent/kit';
+import { sql } from 'kysely';
 import {
   type CloseReason,
   type EventType,
@@ -42,9 +43,9 @@ export interface BegunTurn {
  * so a reader never sees a number before all the lower ones.
  */
 export class SessionStore {
-  readonly #db: Kysely<Database>;
+  readonly #db: TenantDatabase<Database>;
 
-  constructor(db: Kysely<Database>) {
+  constructor(db: TenantDatabase<Database>) {
     this.#db = db;
   }
 
@@ -52,15 +53,16 @@ export class SessionStore {
   async open(input: SessionInput): Promise<void> {
     await sql`
       with opened as (
-        insert into session (tenant, id, subject, persona, status, last_seq)
-        values (${input.tenant}, ${input.sessionId}, ${input.subject}, ${input.persona ?? null}, 'open', 1)
+        insert into session (tenant, id, subject, teams, persona, status, last_seq)
+        values (${input.tenant}, ${input.sessionId}, ${input.subject}, ${[...(input.teams ?? [])]}, ${input.persona ?? null},
+          'open', 1)
         on conflict (tenant, id) do nothing
         returning tenant, id, last_seq
       ), event as (
         insert into session_event (tenant, session_id, seq, type, data)
         select tenant, id, last_seq, 'session.opened', '{}' from opened returning seq
       )
-      select ${notice(input)} from event`.execute(this.#db);
+      select ${notice(input)} from event`.execute(this.#db.of(input.tenant));
   }
 
   /**
@@ -93,7 +95,7 @@ export class SessionStore {
       )
       select begun.*, (select ${notice(key)} from event),
         (select jsonb_agg(jsonb_build_object('prompt', prompt, 'answer', answer) order by number) from earlier) as history
-      from begun`.execute(this.#db);
+      from begun`.execute(this.#db.of(key.tenant));
     const [row] = rows;
     if (row === undefined) throw missing(key);
     return { turn: turnOf(row), history: row.history ?? [] };
@@ -120,7 +122,7 @@ export class SessionStore {
           jsonb_build_object('text', ${text}::text)
         from counter returning seq
       )
-      select interrupted, ${notice(key)} from event, writer`.execute(this.#db);
+      select interrupted, ${notice(key)} from event, writer`.execute(this.#db.of(key.tenant));
     const [row] = rows;
     if (row === undefined) throw new Superseded(turnId, attempt);
     return row.interrupted;
@@ -129,6 +131,7 @@ export class SessionStore {
   /** Asks the generation of a turn to stop; its next append tells it so. */
   async interrupt(key: SessionKey, turnId: string): Promise<void> {
     await this.#db
+      .of(key.tenant)
       .updateTable('turn')
       .set({ interrupted: true })
       .where(ofTenant(key.tenant))
@@ -169,7 +172,7 @@ export class SessionStore {
         select ${input.tenant}::text, ${input.sessionId}::uuid, last_seq - 2 + place, type, ${turn.turnId}::uuid, data
         from counter, news order by place returning seq
       )
-      select ended.*, ${notice(input, sql`last_seq`)} from ended, counter`.execute(this.#db);
+      select ended.*, ${notice(input, sql`last_seq`)} from ended, counter`.execute(this.#db.of(input.tenant));
     const [row] = rows;
     return row === undefined ? this.#ended(input, turn.turnId) : turnOf(row);
   }
@@ -187,12 +190,13 @@ export class SessionStore {
         select tenant, id, last_seq, 'session.closed', jsonb_build_object('reason', ${reason}::text)
         from closed returning seq
       )
-      select ${notice(key)} from event`.execute(this.#db);
+      select ${notice(key)} from event`.execute(this.#db.of(key.tenant));
   }
 
   /** The turn as it ended before. */
   async #ended(key: SessionKey, turnId: string): Promise<Turn> {
     const turn = await this.#db
+      .of(key.tenant)
       .selectFrom('turn')
       .select(turnColumns)
       .where(ofTenant(key.tenant))

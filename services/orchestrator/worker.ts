@@ -55,7 +55,7 @@ export async function runWorker(config: WorkerConfig, log: Logger, program: stri
         await connection.workflowService.getSystemInfo({});
       },
       postgres: async () => {
-        await sql`select 1`.execute(db);
+        await sql`select 1`.execute(db.untenanted);
       },
     },
   });

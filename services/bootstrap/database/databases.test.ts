@@ -10,7 +10,7 @@ const plan = {
   databases: [
     { name: 'temporal', owner: 'temporal' },
     { name: 'temporal_visibility', owner: 'temporal' },
-    { name: 'sessions', owner: 'sessions' },
+    { name: 'sessions', owner: 'sessions', readers: ['sessions_gateway'] },
   ],
 };
 
@@ -31,6 +31,7 @@ describe('databases', () => {
     await writeCredentials(join(postgres.folder, 'superuser'), postgres.superuser);
     await role('temporal', 'first-temporal-password');
     await role('sessions', 'first-sessions-password');
+    await role('sessions_gateway', 'first-reader-password');
     await writeFile(join(postgres.folder, 'plan.json'), JSON.stringify(plan));
     env = {
       PLAN: join(postgres.folder, 'plan.json'),
@@ -68,6 +69,15 @@ describe('databases', () => {
     await assert.rejects(postgres.connect('temporal', sessions), { code: '42501' });
   });
 
+  it('lets a reader connect to its database only, and read nothing that it was not granted', async () => {
+    const reader = { username: 'sessions_gateway', password: 'first-reader-password' };
+    const client = await postgres.connect('sessions', reader);
+    await assert.rejects(client.query('SELECT * FROM proof'), { code: '42501' });
+    await assert.rejects(client.query('CREATE TABLE mine (id int)'), { code: '42501' });
+    await client.end();
+    await assert.rejects(postgres.connect('temporal', reader), { code: '42501' });
+  });
+
   it('sets a rotated password and refuses the old one', async () => {
     await role('sessions', 'second-sessions-password');
     await runDatabases(env);
@@ -78,7 +88,7 @@ describe('databases', () => {
 
   it('keeps passwords out of the server log, although it logs all statements', () => {
     assert.match(postgres.log(), /CREATE DATABASE "sessions"/);
-    assert.doesNotMatch(postgres.log(), /sessions-password|temporal-password/);
+    assert.doesNotMatch(postgres.log(), /sessions-password|temporal-password|reader-password/);
   });
 
   it('gives back a database to its declared owner', async () => {
@@ -94,6 +104,7 @@ describe('databases', () => {
 
   it('names a Secret of the wrong user', async () => {
     await writeCredentials(join(postgres.folder, 'wrong', 'sessions'), { username: 'keycloak', password: 'x' });
+    await writeCredentials(join(postgres.folder, 'wrong', 'sessions_gateway'), { username: 'x', password: 'x' });
     await writeCredentials(join(postgres.folder, 'wrong', 'temporal'), { username: 'temporal', password: 'x' });
     await assert.rejects(runDatabases({ ...env, ROLES_DIR: join(postgres.folder, 'wrong') }), {
       message: 'role sessions: its Secret is of user keycloak',

@@ -16,9 +16,11 @@ import { withLock } from './lock.ts';
 
 const identifier = z.string().regex(/^[a-z_][a-z0-9_]{0,62}$/, 'must be a plain SQL identifier: a-z, 0-9 and _');
 
-/** Plan of the `databases` command. An owner's password is mounted at ROLES_DIR/<owner>. */
+/** Plan of the `databases` command. The password of an owner or reader is mounted at ROLES_DIR/<role>. */
 export const databasesPlan = z.strictObject({
-  databases: z.array(z.strictObject({ name: identifier, owner: identifier })).min(1),
+  databases: z
+    .array(z.strictObject({ name: identifier, owner: identifier, readers: z.array(identifier).default([]) }))
+    .min(1),
 });
 export type DatabasesPlan = z.output<typeof databasesPlan>;
 
@@ -45,15 +47,15 @@ export async function runDatabases(env: Environment): Promise<void> {
 
 async function readRoles(plan: DatabasesPlan, directory: string): Promise<ReadonlyMap<string, Credentials>> {
   const roles = new Map<string, Credentials>();
-  for (const owner of new Set(plan.databases.map((database) => database.owner))) {
-    const credentials = await readCredentials(join(directory, owner));
-    if (credentials.username !== owner) {
+  for (const role of new Set(plan.databases.flatMap(({ owner, readers }) => [owner, ...readers]))) {
+    const credentials = await readCredentials(join(directory, role));
+    if (credentials.username !== role) {
       throw new Failure(
-        `role ${owner}: its Secret is of user ${credentials.username}`,
-        `mount the Secret of ${owner} at ${join(directory, owner)}`,
+        `role ${role}: its Secret is of user ${credentials.username}`,
+        `mount the Secret of ${role} at ${join(directory, role)}`,
       );
     }
-    roles.set(owner, credentials);
+    roles.set(role, credentials);
   }
   return roles;
 }
@@ -68,8 +70,18 @@ async function ensureAll(
 ): Promise<Counts> {
   const counts: Counts = { created: 0, updated: 0, unchanged: 0 };
   for (const role of roles.values()) await ensureRole(client, server, role, counts);
-  for (const { name, owner } of plan.databases) await ensureDatabase(client, name, owner, counts);
+  for (const { name, owner, readers } of plan.databases) {
+    await ensureDatabase(client, name, owner, counts);
+    await admitReaders(client, name, readers);
+  }
   return counts;
+}
+
+/** Readers may connect; what they may read is granted by the migrations of the owner. */
+async function admitReaders(client: pg.Client, name: string, readers: readonly string[]): Promise<void> {
+  for (const reader of readers) {
+    await client.query(`GRANT CONNECT ON DATABASE ${pg.escapeIdentifier(name)} TO ${pg.escapeIdentifier(reader)}`);
+  }
 }
 
 async function ensureRole(client: pg.Client, server: Server, role: Credentials, counts: Counts): Promise<void> {
