@@ -6,8 +6,14 @@ import { run } from '../command.ts';
 import { dependencyFolders, type MissingPackage, readLock } from '../lock.ts';
 import type { Stage } from './stage.ts';
 
-/** Has native code or starts other files by path, so it can't be part of a bundle. */
-const notBundled = ['@temporalio/worker', '@temporalio/core-bridge', '@temporalio/workflow', '@swc/core'];
+/** Has native code, or starts or reads other files by path, so it can't be part of a bundle. */
+const notBundled = [
+  '@temporalio/worker',
+  '@temporalio/core-bridge',
+  '@temporalio/workflow',
+  '@swc/core',
+  '@platformatic/wasm-utils',
+];
 
 /** Asked for by packages that do without it. */
 const absent = ['pg-native'];

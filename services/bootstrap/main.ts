@@ -1,7 +1,8 @@
 import { runDatabases } from './database/databases.ts';
 import { Failure, messageOf } from './failure.ts';
+import { runKafka } from './kafka/command.ts';
 import { log } from './log.ts';
-import { runRealm } from './realm/command.ts';
+import { runRealm, runRealmKeys } from './realm/command.ts';
 import { runSecrets } from './secrets/command.ts';
 import type { Environment } from './settings.ts';
 import { runTemporalNamespace } from './temporal/namespace.ts';
@@ -13,6 +14,8 @@ const commands: Readonly<Record<string, (env: Environment) => Promise<void>>> = 
   'temporal-schema': runTemporalSchema,
   'temporal-namespace': runTemporalNamespace,
   realm: runRealm,
+  'realm-keys': runRealmKeys,
+  kafka: runKafka,
 };
 
 /** Runs one command. @returns the exit code: 0 done, 1 failed, 2 no such command. */

@@ -42,8 +42,11 @@ export interface TestKafka {
   readonly copies: number;
   /** `host:port` of the listener that only nodes are admitted to. */
   brokersListener(node: number): string;
-  /** Writes a credentials folder (files username and password), as KAFKA_CREDENTIALS_DIR wants it. @returns its path */
-  credentialsFolder(credentials: Credentials): Promise<string>;
+  /**
+   * Writes a credentials folder (files username and password), as KAFKA_CREDENTIALS_DIR wants it.
+   * @returns its path, in the folder of the test
+   */
+  credentialsFolder(credentials: Credentials, name?: string): Promise<string>;
   /** Everything that a node has logged. */
   log(node: number): Promise<string>;
   /** What a node answers to the kubelet's question whether it may get traffic. */
@@ -135,8 +138,8 @@ class RunningKafka implements TestKafka {
     return `${host}:${ports.brokers}`;
   }
 
-  credentialsFolder(credentials: Credentials): Promise<string> {
-    return this.#writeFolder(`credentials-${credentials.username}`, { ...credentials });
+  credentialsFolder(credentials: Credentials, name = `credentials-${credentials.username}`): Promise<string> {
+    return this.#writeFolder(name, { ...credentials });
   }
 
   log(node: number): Promise<string> {
