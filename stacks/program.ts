@@ -1,5 +1,5 @@
 import * as kubernetes from '@pulumi/kubernetes';
-import type * as pulumi from '@pulumi/pulumi';
+import * as pulumi from '@pulumi/pulumi';
 import { kubernetesProviderVersion, Region, type RegionArgs, regionSizes } from '@somagent/components';
 import { imageReference } from '@somagent/images';
 import { type RegionConfig, readConfig, type StackConfig } from './config.ts';
@@ -9,7 +9,7 @@ import { platformRealm } from './realm.ts';
 /** The Pulumi program: every region of the stack that runs. */
 export async function program(): Promise<StackOutputs> {
   const config = readConfig();
-  const realm = platformRealm(config);
+  const realm = platformRealm(pulumi.getStack(), config);
   const regions = new Map(config.regions.map((region) => [region, deploy(region, config, realm)]));
   return stackOutputs(
     config,

@@ -60,6 +60,37 @@ test('the realm Job gets the realm, the administrator and the secret of every cl
   assert.deepEqual(client?.namespaces, ['north-identity', 'north-services', 'north-system']);
 });
 
+test('people get a generated password, and the listener of logouts is named', () => {
+  const region = new TestRegion();
+  new Keycloak(region.chart('identity'), 'keycloak', {
+    image: image('keycloak'),
+    bootstrapImage: image('bootstrap'),
+    plan: region.plan,
+    database: postgresOf(region).database('keycloak'),
+    hostname: 'https://login.example.com',
+    realm: { name: 'somagent', clients: [], people: [{ username: 'ada' }] },
+    logoutUrl: 'https://identity.north-services.svc:8443/v1/logout/backchannel',
+  });
+  const job = region.find('Job', 'keycloak-realm');
+  assert.equal(mountsOf(job)['/secrets/users/ada'], 'keycloak-user-ada');
+  assert.equal(environmentOf(job).LOGOUT_URL, 'https://identity.north-services.svc:8443/v1/logout/backchannel');
+  const secret = region.plan.close().secrets.find(({ name }) => name === 'keycloak-user-ada');
+  assert.deepEqual(secret?.namespaces, ['north-identity', 'north-services', 'north-system']);
+});
+
+test('signing keys are rotated by a schedule that has the administrator, and no secret of a client', () => {
+  const { spec } = fixture().region.find('CronJob', 'keycloak-signing-keys');
+  assert.deepEqual([spec.schedule, spec.concurrencyPolicy], ['23 * * * *', 'Forbid']);
+  const { containers } = spec.jobTemplate.spec.template.spec;
+  assert.deepEqual(containers[0].command, ['node', '/app/main.js', 'realm-keys']);
+  assert.deepEqual(mountsOf(spec.jobTemplate), {
+    '/secrets/ca': 'region-ca-cert',
+    '/secrets/admin': 'keycloak-admin',
+    '/etc/soma': fixture().region.find('ConfigMap', 'keycloak-realm').metadata.name,
+    '/tmp': 'scratch',
+  });
+});
+
 test('it is published only when asked for', () => {
   const { region } = fixture();
   assert.equal(region.find('Service', 'keycloak').spec.type, 'ClusterIP');

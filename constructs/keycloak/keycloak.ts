@@ -6,7 +6,7 @@ import type { Resources } from '../core/quantity.ts';
 import { placeOf, planeNamespace } from '../core/region-chart.ts';
 import type { SecretPlan, SecretRef } from '../core/secret-plan.ts';
 import { distinct, httpsOrigin, nodePort } from '../core/validate.ts';
-import { DeploymentWorkload, JobWorkload, ServiceAddress } from '../core/workload.ts';
+import { DeploymentWorkload, JobWorkload, ScheduledWorkload, ServiceAddress } from '../core/workload.ts';
 import type { Database } from '../postgres/database.ts';
 
 const HTTPS = 8443;
@@ -22,6 +22,8 @@ const ADMIN_CLIENT = 'somagent-bootstrap';
 export interface RealmDocument {
   readonly name: string;
   readonly clients: readonly { readonly clientId: string }[];
+  /** People with a generated first password. */
+  readonly people?: readonly { readonly username: string }[] | undefined;
 }
 
 /** Options of {@link Keycloak}. */
@@ -38,6 +40,12 @@ export interface KeycloakProps {
   readonly hostname: string;
   /** The realm as data (`Realm` of the bootstrap service). */
   readonly realm: RealmDocument;
+  /**
+   * Where Keycloak tells that a person's session has ended (OpenID Connect Back-Channel Logout 1.0). Whoever listens
+   * there admits this construct's `network`.
+   * @default nowhere
+   */
+  readonly logoutUrl?: string;
   /** Opens the HTTPS port on every node. @default reachable within the cluster only */
   readonly exposure?: { readonly nodePort: number };
   /** Further DNS names of the certificate. @default the host of `hostname` */
@@ -50,6 +58,7 @@ export interface KeycloakProps {
   readonly resources?: Resources;
 }
 
+const ADMINISTRATION: Resources = { cpu: '50m', memory: '96Mi', memoryLimit: '256Mi' };
 const SERVER: Resources = { cpu: '150m', memory: '448Mi', memoryLimit: '768Mi' };
 
 /** Keycloak with one realm, applied from data. Source: https://www.keycloak.org/server/all-config */
@@ -87,6 +96,11 @@ export class Keycloak extends Construct implements Endpoint {
   /** Secret of a client of the realm (keys `username`, `password`), in a namespace. */
   clientSecret(clientId: string, namespace: string): SecretRef {
     return this.#plan.password(`${this.#instance}-client-${clientId}`, clientId, namespace);
+  }
+
+  /** Secret of a declared person (keys `username`, `password`), in a namespace. */
+  userSecret(username: string, namespace: string): SecretRef {
+    return this.#plan.password(`${this.#instance}-user-${username}`, username, namespace);
   }
 
   #identity(component: string) {
@@ -196,38 +210,83 @@ export class Keycloak extends Construct implements Endpoint {
       image: props.bootstrapImage,
       command: ['node', '/app/main.js', 'realm'],
       env: {
-        PLAN: '/etc/soma/plan.json',
-        KEYCLOAK_URL: `https://${this.host}:${HTTPS}`,
-        KEYCLOAK_CA_FILE: '/secrets/ca/ca.crt',
-        ADMIN_DIR: '/secrets/admin',
+        ...this.#administration(),
         CLIENTS_DIR: '/secrets/clients',
+        USERS_DIR: '/secrets/users',
+        ...(props.logoutUrl !== undefined && { LOGOUT_URL: props.logoutUrl }),
       },
-      secrets: [
-        { path: '/secrets/ca', secret: this.#plan.authorityCertificate(this.#namespace) },
-        { path: '/secrets/admin', secret: this.#admin() },
-        ...this.#clients(props.realm).map((clientId) => ({
-          path: `/secrets/clients/${clientId}`,
-          secret: this.clientSecret(clientId, this.#namespace),
-        })),
-      ],
+      secrets: [...this.#administrationSecrets(), ...this.#givenSecrets(props.realm)],
       files: [{ path: '/etc/soma', config: plan }],
-      resources: { cpu: '50m', memory: '96Mi', memoryLimit: '256Mi' },
+      resources: ADMINISTRATION,
     });
     job.network.allowTo(this.network, [HTTPS]);
+    this.#rotation(props, plan).network.allowTo(this.network, [HTTPS]);
     return job;
   }
 
-  /** Every client's secret is in the system and services planes too, where its owner fetches it. */
-  #clients(realm: RealmDocument): readonly string[] {
-    const clients = distinct(
+  /** Signing keys change by a schedule: published, then active, then passive, then gone. */
+  #rotation(props: KeycloakProps, plan: ContentConfigMap): ScheduledWorkload {
+    return new ScheduledWorkload(this, 'signing-keys', {
+      ...this.#identity('signing-keys'),
+      name: `${this.#instance}-signing-keys`,
+      image: props.bootstrapImage,
+      command: ['node', '/app/main.js', 'realm-keys'],
+      schedule: '23 * * * *',
+      env: { ...this.#administration(), ROTATE: 'due' },
+      secrets: this.#administrationSecrets(),
+      files: [{ path: '/etc/soma', config: plan }],
+      retries: 2,
+      deadlineSeconds: 600,
+      resources: ADMINISTRATION,
+    });
+  }
+
+  #administration() {
+    return {
+      PLAN: '/etc/soma/plan.json',
+      KEYCLOAK_URL: `https://${this.host}:${HTTPS}`,
+      KEYCLOAK_CA_FILE: '/secrets/ca/ca.crt',
+      ADMIN_DIR: '/secrets/admin',
+    };
+  }
+
+  #administrationSecrets() {
+    return [
+      { path: '/secrets/ca', secret: this.#plan.authorityCertificate(this.#namespace) },
+      { path: '/secrets/admin', secret: this.#admin() },
+    ];
+  }
+
+  /** The secrets that clients and people are given, where the Job reads them. */
+  #givenSecrets(realm: RealmDocument) {
+    const clients = this.#everywhere(
       'realm.clients',
       realm.clients.map(({ clientId }) => clientId),
+      'client',
     );
-    for (const clientId of clients) {
+    const people = this.#everywhere(
+      'realm.people',
+      (realm.people ?? []).map(({ username }) => username),
+      'user',
+    );
+    return [
+      ...clients.map((name) => ({
+        path: `/secrets/clients/${name}`,
+        secret: this.clientSecret(name, this.#namespace),
+      })),
+      ...people.map((name) => ({ path: `/secrets/users/${name}`, secret: this.userSecret(name, this.#namespace) })),
+    ];
+  }
+
+  /** A secret is in the system and services planes too, where its owner fetches it. */
+  #everywhere(field: string, names: readonly string[], kind: 'client' | 'user'): readonly string[] {
+    for (const name of distinct(field, names)) {
       for (const plane of ['system', 'services'] as const) {
-        this.clientSecret(clientId, planeNamespace(this.#plan.region, plane));
+        const namespace = planeNamespace(this.#plan.region, plane);
+        if (kind === 'client') this.clientSecret(name, namespace);
+        else this.userSecret(name, namespace);
       }
     }
-    return clients;
+    return names;
   }
 }

@@ -1,15 +1,29 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
-import { realmSchema } from '../realm-types.ts';
-import { agentClient, isCovered, mappers, realmSettings, resourceServer } from './desired.ts';
+import { type Realm, realmSchema } from '../realm-types.ts';
+import { agentClient, mappers, publicClient, realmSettings, resourceServer, scopesOf } from './desired.ts';
 
-const realm = realmSchema.parse({
+const declared = {
   name: 'somagent',
-  clients: [{ clientId: 'acme-agent', tenant: 'acme', audiences: ['somagent-gateway'], accessTokenSeconds: 120 }],
-});
+  roles: [{ name: 'agent', description: 'Runs sessions' }],
+  scopes: [
+    { name: 'somagent', description: 'Who it is', claims: ['tenant', 'teams', 'roles'], roles: ['agent'] },
+    { name: 'gateway', description: 'For the gateway', audiences: ['somagent-gateway'] },
+  ],
+  tenants: [{ name: 'acme', teams: ['blue'] }],
+  clients: [
+    { clientId: 'acme-agent', tenant: 'acme', roles: ['agent'], scopes: ['somagent'], accessTokenSeconds: 120 },
+  ],
+  publicClients: [
+    { clientId: 'cli', scopes: ['somagent'], redirectUris: ['http://127.0.0.1/callback'], deviceGrant: true },
+    { clientId: 'console', scopes: ['somagent'], redirectUris: ['https://console.example.com/callback'] },
+  ],
+} satisfies Realm;
+const realm = realmSchema.parse(declared);
 const [client] = realm.clients;
-assert.ok(client);
+const [cli, console] = realm.publicClients;
+const [who, gateway] = realm.scopes;
+assert.ok(client && cli && console && who && gateway);
 
 describe('realm', () => {
   it('is protected without a word about it', () => {
@@ -18,16 +32,37 @@ describe('realm', () => {
     assert.equal(settings.bruteForceProtected, true);
     assert.equal(settings.registrationAllowed, false);
     assert.equal(settings.accessTokenLifespan, 300);
+    assert.deepEqual([settings.revokeRefreshToken, settings.refreshTokenMaxReuse], [true, 0]);
   });
 
-  it('gives an agent the client-credentials flow only', () => {
+  it('gives an agent the client-credentials flow only, and no role by itself', () => {
     const wish = agentClient(client, 'its secret');
     assert.equal(wish.serviceAccountsEnabled, true);
     assert.deepEqual(
       [wish.standardFlowEnabled, wish.implicitFlowEnabled, wish.directAccessGrantsEnabled, wish.publicClient],
       [false, false, false, false],
     );
+    assert.equal(wish.fullScopeAllowed, false);
     assert.deepEqual(wish.attributes, { 'access.token.lifespan': '120' });
+    assert.deepEqual(scopesOf(client), ['basic', 'somagent']);
+  });
+
+  it('lets people sign in with PKCE only, and tells the listener when they leave', () => {
+    const wish = publicClient(cli, 'https://identity.test/logout');
+    assert.deepEqual(
+      [wish.publicClient, wish.standardFlowEnabled, wish.directAccessGrantsEnabled, wish.implicitFlowEnabled],
+      [true, true, false, false],
+    );
+    assert.deepEqual(wish.attributes, {
+      'pkce.code.challenge.method': 'S256',
+      'oauth2.device.authorization.grant.enabled': 'true',
+      'backchannel.logout.url': 'https://identity.test/logout',
+      'backchannel.logout.session.required': 'true',
+      'backchannel.logout.revoke.offline.tokens': 'true',
+    });
+    assert.deepEqual([wish.webOrigins, wish.redirectUris], [[], ['http://127.0.0.1/callback']]);
+    assert.deepEqual(publicClient(console, undefined).webOrigins, ['https://console.example.com']);
+    assert.equal(publicClient(console, undefined).attributes?.['oauth2.device.authorization.grant.enabled'], 'false');
   });
 
   it('gives a resource server no flow at all', () => {
@@ -35,42 +70,55 @@ describe('realm', () => {
     assert.deepEqual([wish.bearerOnly, wish.serviceAccountsEnabled, wish.secret], [true, false, undefined]);
   });
 
-  it('puts the tenant and the audience into access tokens', () => {
+  it('takes the tenant and the teams from groups, and the roles from the realm', () => {
     assert.deepEqual(
-      mappers(client).map(({ protocolMapper, config }) => [
-        protocolMapper,
-        config?.['claim.value'] ?? config?.['included.custom.audience'],
-      ]),
+      mappers(who).map(({ name, protocolMapper, config }) => [name, protocolMapper, config?.['user.attribute']]),
       [
-        ['oidc-hardcoded-claim-mapper', 'acme'],
-        ['oidc-audience-mapper', 'somagent-gateway'],
+        ['tenant', 'oidc-usermodel-attribute-mapper', 'tenant'],
+        ['teams', 'oidc-usermodel-attribute-mapper', 'team'],
+        ['roles', 'oidc-usermodel-realm-role-mapper', undefined],
       ],
     );
-  });
-
-  it('refuses a field that it does not know', () => {
-    const parsed = realmSchema.safeParse({ name: 'somagent', clients: [], users: [] });
-    assert.equal(parsed.success, false);
-  });
-});
-
-describe('isCovered', () => {
-  it('looks at the wished fields only', () => {
-    assert.equal(isCovered({ a: 1, b: { c: 'x' } }, { a: 1, b: { c: 'x', d: 2 }, e: 3 }), true);
-    assert.equal(isCovered({ a: 1, b: { c: 'x' } }, { a: 1, b: { c: 'y' } }), false);
-    assert.equal(isCovered({ a: 1 }, { a: '1' }), false);
-    assert.equal(isCovered({ a: [1, 2] }, { a: [1] }), false);
-    assert.equal(isCovered({ a: {} }, {}), true);
-  });
-
-  it('holds for any value and itself, and for no changed one', () => {
-    fc.assert(fc.property(fc.jsonValue(), (value) => assert.equal(isCovered(value, structuredClone(value)), true)));
-    fc.assert(
-      fc.property(fc.dictionary(fc.string(), fc.integer(), { minKeys: 1 }), (wish) => {
-        const [key = ''] = Object.keys(wish);
-        const entries = Object.entries(wish).map(([name, value]) => [name, name === key ? value + 1 : value]);
-        assert.equal(isCovered(wish, Object.fromEntries(entries)), false);
-      }),
+    assert.deepEqual(
+      mappers(gateway).map(({ config }) => config?.['included.custom.audience']),
+      ['somagent-gateway'],
     );
   });
 });
+
+const wrong: readonly [string, object, RegExp][] = [
+  ['a field that it does not know', { users: [] }, /users/],
+  [
+    'a role that is not declared',
+    { clients: [{ ...declared.clients[0], roles: ['king'] }] },
+    /client acme-agent: role king is not declared; declared are agent/,
+  ],
+  [
+    'a scope that is not declared',
+    { clients: [{ ...declared.clients[0], scopes: ['all'] }] },
+    /scope all is not declared/,
+  ],
+  [
+    'a tenant that is not declared',
+    { clients: [{ ...declared.clients[0], tenant: 'evil' }] },
+    /tenant evil is not declared; declared are acme/,
+  ],
+  [
+    'a team of no tenant',
+    { clients: [{ ...declared.clients[0], tenant: undefined, teams: ['blue'] }] },
+    /teams without a tenant/,
+  ],
+  [
+    'a team that the tenant does not have',
+    { clients: [{ ...declared.clients[0], teams: ['red'] }] },
+    /team of acme red is not declared; declared are blue/,
+  ],
+  ['two clients of one name', { resourceServers: ['acme-agent'] }, /client acme-agent is declared twice/],
+];
+for (const [what, change, message] of wrong) {
+  it(`refuses ${what}`, () => {
+    const { success, error } = realmSchema.safeParse({ ...declared, ...change });
+    assert.equal(success, false);
+    assert.match(error?.message ?? '', message);
+  });
+}

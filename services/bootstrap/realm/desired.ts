@@ -1,9 +1,15 @@
 import type ClientRepresentation from '@keycloak/keycloak-admin-client/lib/defs/clientRepresentation.js';
+import type ClientScopeRepresentation from '@keycloak/keycloak-admin-client/lib/defs/clientScopeRepresentation.js';
 import type ProtocolMapperRepresentation from '@keycloak/keycloak-admin-client/lib/defs/protocolMapperRepresentation.js';
 import type RealmRepresentation from '@keycloak/keycloak-admin-client/lib/defs/realmRepresentation.js';
 import type { ResolvedRealm } from '../realm-types.ts';
 
-type ResolvedClient = ResolvedRealm['clients'][number];
+export type AgentClient = ResolvedRealm['clients'][number];
+export type PublicClient = ResolvedRealm['publicClients'][number];
+export type ClientScope = ResolvedRealm['scopes'][number];
+
+/** Keycloak's own scope with the claims `sub` and `auth_time`: every token needs it. */
+const basicScope = 'basic';
 
 /** Realm settings in Keycloak's own words. */
 export function realmSettings(realm: ResolvedRealm): RealmRepresentation {
@@ -14,14 +20,21 @@ export function realmSettings(realm: ResolvedRealm): RealmRepresentation {
     sslRequired: 'all',
     registrationAllowed: false,
     resetPasswordAllowed: false,
+    editUsernameAllowed: false,
     rememberMe: false,
     verifyEmail: true,
     accessTokenLifespan: realm.accessTokenSeconds,
+    accessTokenLifespanForImplicitFlow: realm.accessTokenSeconds,
     ssoSessionIdleTimeout: realm.sessionIdleSeconds,
     ssoSessionMaxLifespan: realm.sessionMaxSeconds,
     revokeRefreshToken: true,
     refreshTokenMaxReuse: 0,
+    accessCodeLifespan: 60,
+    accessCodeLifespanLogin: 900,
+    oauth2DeviceCodeLifespan: 600,
+    oauth2DevicePollingInterval: 5,
     defaultSignatureAlgorithm: 'RS256',
+    passwordPolicy: 'length(12) and notUsername and notEmail',
     bruteForceProtected: true,
     permanentLockout: false,
     failureFactor: realm.bruteForce.failures,
@@ -32,90 +45,140 @@ export function realmSettings(realm: ResolvedRealm): RealmRepresentation {
   };
 }
 
-/** Only the client-credentials flow: a service has no browser and no user's password. */
-const serviceAccountFlows: ClientRepresentation = {
+const noFlows = {
   protocol: 'openid-connect',
   enabled: true,
-  publicClient: false,
   bearerOnly: false,
   standardFlowEnabled: false,
   implicitFlowEnabled: false,
   directAccessGrantsEnabled: false,
-  serviceAccountsEnabled: true,
+  serviceAccountsEnabled: false,
+  // A token has the roles of the client's scopes only, whatever else its subject may do.
   fullScopeAllowed: false,
-  clientAuthenticatorType: 'client-secret',
-};
+} satisfies ClientRepresentation;
 
-export function agentClient(client: ResolvedClient, secret: string): ClientRepresentation {
+/** Only the client-credentials flow: a service has no browser and no user's password. */
+export function agentClient(client: AgentClient, secret: string): ClientRepresentation {
   const lifespan = client.accessTokenSeconds;
   return {
-    ...serviceAccountFlows,
+    ...noFlows,
     clientId: client.clientId,
     description:
       client.description ?? `Agent of ${client.tenant === undefined ? 'no tenant' : `tenant ${client.tenant}`}`,
+    publicClient: false,
+    serviceAccountsEnabled: true,
+    clientAuthenticatorType: 'client-secret',
     secret,
     attributes: lifespan === undefined ? {} : { 'access.token.lifespan': String(lifespan) },
   };
 }
 
-/** A name that tokens may carry as their audience; it can't ask for a token itself. */
-export function resourceServer(clientId: string): ClientRepresentation {
+/** Authorization code with PKCE, and the device grant where it is declared; no secret, no password of a person. */
+export function publicClient(client: PublicClient, logoutUrl: string | undefined): ClientRepresentation {
   return {
-    ...serviceAccountFlows,
-    clientId,
-    description: 'Accepts tokens, never asks for one',
-    bearerOnly: true,
-    serviceAccountsEnabled: false,
-  };
-}
-
-/** Mappers that put the tenant and the audiences into a client's access tokens. */
-export function mappers(client: ResolvedClient): ProtocolMapperRepresentation[] {
-  const tenant = client.tenant === undefined ? [] : [tenantMapper(client.tenant)];
-  return [...tenant, ...client.audiences.map(audienceMapper)];
-}
-
-function tenantMapper(tenant: string): ProtocolMapperRepresentation {
-  return {
-    name: 'tenant',
-    protocol: 'openid-connect',
-    protocolMapper: 'oidc-hardcoded-claim-mapper',
-    config: {
-      'claim.name': 'tenant',
-      'claim.value': tenant,
-      'jsonType.label': 'String',
-      'access.token.claim': 'true',
-      'id.token.claim': 'false',
-      'userinfo.token.claim': 'false',
-      'introspection.token.claim': 'true',
+    ...noFlows,
+    clientId: client.clientId,
+    description: client.description ?? 'People sign in here',
+    publicClient: true,
+    standardFlowEnabled: true,
+    redirectUris: [...client.redirectUris].sort(),
+    webOrigins: webOrigins(client.redirectUris),
+    attributes: {
+      'pkce.code.challenge.method': 'S256',
+      'oauth2.device.authorization.grant.enabled': String(client.deviceGrant),
+      ...(client.logoutNotice && logoutUrl !== undefined && logoutNotice(logoutUrl)),
     },
   };
 }
 
+/** Pages of which origins may ask for tokens: those to which a browser returns. A command has no page. */
+function webOrigins(redirectUris: readonly string[]): string[] {
+  const pages = redirectUris.filter((uri) => uri.startsWith('https:'));
+  return [...new Set(pages.map((uri) => new URL(uri).origin))].sort();
+}
+
+const logoutNotice = (url: string) => ({
+  'backchannel.logout.url': url,
+  'backchannel.logout.session.required': 'true',
+  'backchannel.logout.revoke.offline.tokens': 'true',
+});
+
+/** A name that tokens may carry as their audience; it can't ask for a token itself. */
+export function resourceServer(clientId: string): ClientRepresentation {
+  return {
+    ...noFlows,
+    clientId,
+    description: 'Accepts tokens, never asks for one',
+    publicClient: false,
+    bearerOnly: true,
+    clientAuthenticatorType: 'client-secret',
+  };
+}
+
+/** Names of the client scopes that a client's tokens always have. */
+export const scopesOf = ({ scopes }: { readonly scopes: readonly string[] }): string[] =>
+  [basicScope, ...scopes].sort();
+
+/** A client scope without what has an address of its own: mappers and roles. */
+export function clientScope(scope: ClientScope): ClientScopeRepresentation {
+  return {
+    name: scope.name,
+    description: scope.description,
+    protocol: 'openid-connect',
+    attributes: { 'include.in.token.scope': 'false', 'display.on.consent.screen': 'false' },
+  };
+}
+
+/** Mappers that put a scope's claims and audiences into access tokens. */
+export function mappers(scope: ClientScope): ProtocolMapperRepresentation[] {
+  const claims = {
+    tenant: groupAttribute('tenant', 'tenant', false),
+    teams: groupAttribute('teams', 'team', true),
+    roles,
+  };
+  return [...scope.claims.map((claim) => claims[claim]), ...scope.audiences.map(audienceMapper)];
+}
+
+const inAccessTokens = {
+  'access.token.claim': 'true',
+  'id.token.claim': 'false',
+  'userinfo.token.claim': 'false',
+  'introspection.token.claim': 'true',
+};
+
+/**
+ * A claim from an attribute of the subject's groups. A team's own group comes first, then the tenant around it; no
+ * subject can write such an attribute for itself, because the realm's user profile does not know it.
+ */
+function groupAttribute(claim: string, attribute: string, many: boolean): ProtocolMapperRepresentation {
+  return {
+    name: claim,
+    protocol: 'openid-connect',
+    protocolMapper: 'oidc-usermodel-attribute-mapper',
+    config: {
+      'claim.name': claim,
+      'user.attribute': attribute,
+      'jsonType.label': 'String',
+      multivalued: String(many),
+      'aggregate.attrs': String(many),
+      ...inAccessTokens,
+    },
+  };
+}
+
+const roles: ProtocolMapperRepresentation = {
+  name: 'roles',
+  protocol: 'openid-connect',
+  protocolMapper: 'oidc-usermodel-realm-role-mapper',
+  config: { 'claim.name': 'roles', 'jsonType.label': 'String', multivalued: 'true', ...inAccessTokens },
+};
+
 function audienceMapper(audience: string): ProtocolMapperRepresentation {
+  const { 'userinfo.token.claim': _, ...claims } = inAccessTokens;
   return {
     name: `audience ${audience}`,
     protocol: 'openid-connect',
     protocolMapper: 'oidc-audience-mapper',
-    config: {
-      'included.custom.audience': audience,
-      'access.token.claim': 'true',
-      'id.token.claim': 'false',
-      'introspection.token.claim': 'true',
-    },
+    config: { 'included.custom.audience': audience, ...claims },
   };
-}
-
-/** True when every field of the wish has the same value in what is stored: other fields are not ours. */
-export function isCovered(wish: unknown, stored: unknown): boolean {
-  if (Array.isArray(wish)) {
-    return (
-      Array.isArray(stored) && wish.length === stored.length && wish.every((item, at) => isCovered(item, stored[at]))
-    );
-  }
-  if (typeof wish === 'object' && wish !== null) {
-    if (typeof stored !== 'object' || stored === null) return Object.keys(wish).length === 0;
-    return Object.entries(wish).every(([key, value]) => isCovered(value, (stored as Record<string, unknown>)[key]));
-  }
-  return wish === stored;
 }
