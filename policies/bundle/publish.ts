@@ -1,8 +1,8 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { type BundleFiles, manifestOf, revisionOf, unpackBundle } from '@somagent/policy/bundle.ts';
-import type { ObjectStoreBucket } from '@somagent/policy/object-store.ts';
+import type { ObjectStoreBucket } from '@somagent/kit/object-store.ts';
+import { type BundleFiles, manifestOf, RefusedBundle, revisionOf, unpackBundle } from '@somagent/policy/bundle.ts';
 import { verifyBundle } from '@somagent/policy/signature.ts';
 import { currentKey, parseCurrent } from '@somagent/policy/source.ts';
 import { sealBundle } from './sign.ts';
@@ -52,8 +52,8 @@ async function publishedSequence(shelf: BundleShelf, revision: string, publicKey
       valid: current.revision === revision && revisionOf(files) === revision && isSigned(files, publicKey),
     };
   } catch (error) {
-    if (error instanceof Error && error.message.startsWith('object store:')) throw error;
-    // What lies there can't be read as a bundle: it is replaced.
+    if (!(error instanceof RefusedBundle)) throw error;
+    // What lies there is no bundle: it is replaced.
     return { sequence: 0, valid: false };
   }
 }

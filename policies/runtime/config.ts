@@ -1,6 +1,6 @@
 import { httpsUrl, type Logger, text } from '@somagent/kit';
+import { ObjectStoreBucket } from '@somagent/kit/object-store.ts';
 import { type Drift, PolicyEngine } from './engine.ts';
-import { ObjectStoreBucket } from './object-store.ts';
 import { ObjectStoreSource } from './source.ts';
 
 /** The variables of a service that asks policies, for `readConfig` of the kit. */

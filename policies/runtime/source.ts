@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { ObjectStoreBucket } from '@somagent/kit/object-store.ts';
 import { z } from 'zod';
-import type { ObjectStoreBucket } from './object-store.ts';
+import { RefusedBundle } from './bundle.ts';
 
 const currentSchema = z.object({
   revision: z.string().regex(/^[0-9a-f]{64}$/),
@@ -79,11 +80,13 @@ export class FolderSource implements BundleSource {
   }
 }
 
-/** Reads a pointer. @throws Error that names what is wrong. */
+/** Reads a pointer. @throws RefusedBundle that names what is wrong. */
 export function parseCurrent(content: Buffer): Current {
   try {
     return currentSchema.parse(JSON.parse(content.toString('utf8')));
   } catch (error) {
-    throw new Error(`${currentKey} must be {"revision", "key"} with a revision of 64 hex digits`, { cause: error });
+    throw new RefusedBundle(`${currentKey} must be {"revision", "key"} with a revision of 64 hex digits`, {
+      cause: error,
+    });
   }
 }

@@ -2,6 +2,7 @@ import { runDatabases } from './database/databases.ts';
 import { Failure, messageOf } from './failure.ts';
 import { runKafka } from './kafka/command.ts';
 import { log } from './log.ts';
+import { runObjectStore } from './object-store/command.ts';
 import { runRealm, runRealmKeys } from './realm/command.ts';
 import { runSecrets } from './secrets/command.ts';
 import type { Environment } from './settings.ts';
@@ -16,6 +17,7 @@ const commands: Readonly<Record<string, (env: Environment) => Promise<void>>> = 
   realm: runRealm,
   'realm-keys': runRealmKeys,
   kafka: runKafka,
+  'object-store': runObjectStore,
 };
 
 /** Runs one command. @returns the exit code: 0 done, 1 failed, 2 no such command. */
