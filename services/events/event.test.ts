@@ -24,7 +24,7 @@ test('an event has the key, the headers and the envelope of its contract', () =>
       requestId: null,
       data,
     },
-    headers: { 'content-type': 'application/json', schema: 'audit.identity-user.removed:1' },
+    headers: { 'content-type': 'application/json', schema: 'audit.identity-user.removed:1', id },
   });
 });
 

@@ -87,7 +87,11 @@ export function event<Topic extends TopicName, Type extends EventType<Topic>>(
     topic,
     key: `${tenant ?? 'platform'}/${contract.aggregate(parsed.data)}`,
     value: { id, type, version: contract.version, time: time.toISOString(), tenant, actor, requestId, data },
-    headers: { 'content-type': 'application/json', schema: `${subjectOf(topic, type)}:${contract.version}` },
+    headers: {
+      'content-type': 'application/json',
+      schema: `${subjectOf(topic, type)}:${contract.version}`,
+      id,
+    },
   };
 }
 

@@ -11,7 +11,19 @@ export {
   type Revocable,
 } from './control.ts';
 export { type Check, type HealthOptions, HealthServer, type Readiness, startHealthServer } from './health.ts';
+export {
+  explainKafkaError,
+  type KafkaConfig,
+  KafkaError,
+  kafkaVariables,
+  type MessageSink,
+  type OutgoingMessage,
+} from './kafka.ts';
+export { type ConsumerOptions, type IncomingMessage, KafkaConsumer } from './kafka-consumer.ts';
+export { KafkaProducer, type ProducerOptions } from './kafka-producer.ts';
 export { createLogger, type Logger, type LoggerOptions, messageOf } from './log.ts';
+export { appendEvents, OutboxError, type OutboxEvent, outboxInsert, outboxMigration } from './outbox.ts';
+export { type Backlog, OutboxRelay, type OutboxRelayOptions, type RelayStatus } from './outbox-relay.ts';
 export { connectionSettings, createPool, type PostgresConfig, postgresVariables } from './postgres.ts';
 export { onShutdown, runSteps, type ShutdownStep } from './shutdown.ts';
 export { endWhenRenewed, type TemporalConfig, temporalConnectionOptions, temporalVariables } from './temporal.ts';
