@@ -1,3 +1,4 @@
+import { sql } from 'kysely';
 import type { Ledger, Origin } from './ledger.ts';
 import { lockTenant } from './tenants.ts';
 
@@ -25,9 +26,10 @@ export class Halts {
   #set(origin: Origin, tenant: string | null, reason: string, halted: boolean): Promise<boolean> {
     return this.#ledger.change(tenant, origin, async (change) => {
       if (tenant !== null) await lockTenant(change.rows, tenant);
-      const table = tenant === null ? change.rows.updateTable('control') : change.rows.updateTable('tenant');
-      const changed = await table.set({ halted }).where('halted', '=', !halted).executeTakeFirst();
-      if (changed.numUpdatedRows === 0n) return false;
+      // Row-level security leaves of the table `tenant` only the row of this tenant.
+      const table = sql.table(tenant === null ? 'control' : 'tenant');
+      const changed = await sql`update ${table} set halted = ${halted} where halted <> ${halted}`.execute(change.rows);
+      if (changed.numAffectedRows === 0n) return false;
       const scope = tenant === null ? 'all' : 'tenant';
       change.record('audit.control', halted ? 'control.halted' : 'control.resumed', { scope, reason });
       change.control();

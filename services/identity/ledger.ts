@@ -6,7 +6,7 @@ import {
   type OutgoingEvent,
   type TopicName,
 } from '@somagent/events';
-import { appendEvents } from '@somagent/kit';
+import { appendEvents } from '@somagent/kit/outbox.ts';
 import { sql, type Transaction } from 'kysely';
 import type { Database, Tables } from './database.ts';
 
@@ -71,7 +71,7 @@ export class Ledger {
     return scope.transaction().execute(async (rows) => {
       const change = new Change(rows, tenant, origin);
       const result = await work(change);
-      if (change.events.length > 0) await appendEvents(rows, change.events);
+      if (change.events.length > 0) await appendEvents<Tables>(rows, change.events);
       if (change.touchesControl) await raiseRevision(rows);
       return result;
     });

@@ -1,4 +1,5 @@
-import { isolateTenants, outboxMigration } from '@somagent/kit';
+import { isolateTenants } from '@somagent/kit';
+import { outboxMigration } from '@somagent/kit/outbox.ts';
 import { type Kysely, sql } from 'kysely';
 import { type Migration, type MigrationResult, Migrator } from 'kysely/migration';
 
