@@ -66,7 +66,7 @@ test('roots are those of the definition, for every size up to 260 and for leaves
   fc.assert(fc.property(leaves, (data) => grow(data).root.equals(MTH(data))));
 });
 
-test('the known answers of Certificate Transparency's own tests', () => {
+test('known answers of Certificate Transparency', () => {
   const inputs = ['', '00', '10', '2021', '3031', '40414243', '5051525354555657', '606162636465666768696a6b6c6d6e6f'];
   const data = inputs.map((hex) => Buffer.from(hex, 'hex'));
   // Source: certificate-transparency, merkletree/merkle_tree_test (roots of 1, 5 and 8 leaves).
