@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createLogger } from './log.ts';
+import { asTenant, createLogger } from './log.ts';
 
 test('writes JSON lines with the service, and no credential at any depth', () => {
   const lines: string[] = [];
@@ -16,4 +16,22 @@ test('writes JSON lines with the service, and no credential at any depth', () =>
   assert.equal(line.service, 'gateway');
   assert.equal(line.level, 'info');
   assert.equal(line.authorization, '[redacted]');
+});
+
+test('every line names its tenant, once', async () => {
+  const lines: string[] = [];
+  const log = createLogger({ service: 'gateway', level: 'info', destination: { write: (line) => lines.push(line) } });
+  log.info('starts');
+  await asTenant('acme', async () => {
+    await Promise.resolve();
+    log.warn({ sessionId: 'x' }, 'cut');
+    log.info({ tenant: 'globex' }, 'named by itself');
+    log.info({ tenant: undefined }, 'named by nobody');
+  });
+  log.info({ tenant: null }, 'again the platform');
+  assert.deepEqual(
+    lines.map((line) => JSON.parse(line).tenant),
+    ['platform', 'acme', 'globex', 'acme', 'platform'],
+  );
+  assert.ok(lines.every((line) => line.split('"tenant"').length === 2));
 });

@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { type DestinationStream, type Logger, pino } from 'pino';
 
 export type { Logger };
@@ -5,6 +6,14 @@ export type { Logger };
 /** Names of fields whose value never reaches a log, at any of the two depths where they occur. */
 const secretFields = ['authorization', 'cookie', 'password', 'token', 'apiKey', 'access_token', 'client_secret'];
 const redacted = secretFields.flatMap((field) => [field, `*.${field}`, `*.*.${field}`, `*.headers.${field}`]);
+
+const tenants = new AsyncLocalStorage<string>();
+
+/** Runs work for a tenant: every line that it logs names the tenant, unless the line itself does. */
+export const asTenant = <Result>(tenant: string, work: () => Result): Result => tenants.run(tenant, work);
+
+/** In lines that concern no tenant. No tenant can have this name as its own: it is reserved. */
+const noTenant = 'platform';
 
 /** Options of {@link createLogger}. */
 export interface LoggerOptions {
@@ -16,12 +25,14 @@ export interface LoggerOptions {
   readonly destination?: DestinationStream;
 }
 
-/** A logger of JSON lines with ISO time; fields that carry credentials are replaced by `[redacted]`. */
+/** A logger of JSON lines with ISO time, each with a tenant or `platform`; fields that carry credentials are replaced by `[redacted]`. */
 export function createLogger(options: LoggerOptions): Logger {
   const settings = {
     level: options.level ?? process.env.LOG_LEVEL ?? 'info',
     base: { service: options.service },
     timestamp: () => `,"time":"${new Date().toISOString()}"`,
+    mixin: (fields: object) => ('tenant' in fields && fields.tenant ? {} : { tenant: tenants.getStore() ?? noTenant }),
+    mixinMergeStrategy: (fields: object, mixed: object) => ({ ...fields, ...mixed }),
     formatters: { level: (label: string) => ({ level: label }) },
     redact: { paths: redacted, censor: '[redacted]' },
   };
