@@ -67,10 +67,20 @@ export {
   workloadTokenPath,
 } from './core/index.ts';
 export { Gateway, type GatewayProps } from './gateway/index.ts';
+export {
+  Kafka,
+  type KafkaDeclaration,
+  type KafkaGrant,
+  type KafkaProps,
+  type KafkaRenderer,
+  type KafkaTopic,
+} from './kafka/index.ts';
 export { Keycloak, type KeycloakProps, type RealmDocument } from './keycloak/index.ts';
 export { type PlaneQuota, RegionNamespaces, type RegionNamespacesProps } from './namespace/index.ts';
+export { type Bucket, ObjectStore, type ObjectStoreProps } from './object-store/index.ts';
 export { OpenFga, type OpenFgaProps } from './openfga/index.ts';
 export { Orchestrator, type OrchestratorProps } from './orchestrator/index.ts';
+export { Policy, type PolicyProps, policyBucket } from './policy/index.ts';
 export { Database, type DatabaseProps, Postgres, type PostgresProps } from './postgres/index.ts';
 export { type RayApplication, RayCluster, type RayClusterProps, type RayRenderer } from './ray/index.ts';
 export { Slm, type SlmProps } from './slm/index.ts';

@@ -16,6 +16,19 @@ export interface ImageDefinition {
 
 const uid = { UID: String(user) };
 
+/** The rules of the platform, and what compiles them. */
+const corpus = [
+  ...['data', 'deploy', 'facts', 'gateway', 'lib', 'orchestrator', 'tools', 'training'].map(
+    (room) => `policies/${room}`,
+  ),
+  'policies/bundle',
+  'policies/runtime',
+  'images/stage/policy.ts',
+  'images/stage/go.ts',
+  'cluster/toolchain/opa/go.mod',
+  'cluster/toolchain/opa/go.sum',
+];
+
 /** An image that runs one bundled Node service at /app/main.js. */
 function service(name: string, description: string, inputs: readonly string[] = []) {
   return {
@@ -102,6 +115,14 @@ const definitions = {
   // The gateway speaks the orchestrator's contract and reads its tables.
   gateway: service('gateway', 'HTTP API of sessions', ['services/orchestrator']),
   orchestrator: service('orchestrator', 'Temporal worker of sessions'),
+  'object-store': {
+    description: 'S3 over a file system',
+    parent: 'base',
+    inputs: ['images/stage/go.ts', 'cluster/toolchain/versitygw/go.mod', 'cluster/toolchain/versitygw/go.sum'],
+    arguments: uid,
+  },
+  policy: service('policy', 'The compiled policies and their publisher', corpus),
+  opa: { description: 'OPA with the policies, for admission', parent: 'base', inputs: corpus, arguments: uid },
   'ray-slm': {
     description: 'Ray Serve, llama.cpp and the bundled model',
     parent: 'base',

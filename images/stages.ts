@@ -5,6 +5,7 @@ import { stageOwnProgram, stageTemporalSchema, stageTool } from './stage/go.ts';
 import { stageKafka } from './stage/kafka.ts';
 import { stageKeycloak } from './stage/keycloak.ts';
 import { stageNode } from './stage/node.ts';
+import { stageOpa, stagePolicy } from './stage/policy.ts';
 import { stagePython } from './stage/python.ts';
 import { stageService } from './stage/service.ts';
 import { stageSlm } from './stage/slm.ts';
@@ -31,6 +32,9 @@ export const stages: Partial<Record<ImageName, (stage: Stage) => Promise<void>>>
   gateway: (stage) => stageService('gateway', stage),
   relations: (stage) => stageService('relations', stage),
   orchestrator: (stage) => stageService('orchestrator', stage),
+  'object-store': (stage) => stageTool('versitygw', stage),
+  policy: stagePolicy,
+  opa: stageOpa,
   'ray-slm': async (stage) => {
     await stagePython(stage);
     await stageSlm(stage);

@@ -10,7 +10,7 @@ export const repository = fileURLToPath(new URL('..', import.meta.url));
 
 /** Made by tools or used only by developers: none of it decides what an image contains. */
 const ignoredNames = new Set(['node_modules', 'dist', '__pycache__', 'README.md', 'tests', 'testing', 'histories']);
-const ignoredEndings = ['.test.ts', '_test.go', '.pyc', '.gguf', '.log'];
+const ignoredEndings = ['.test.ts', '_test.go', '_test.rego', '.pyc', '.gguf', '.log'];
 
 /** True for a name in an input folder that does not decide what an image contains. */
 export function isIgnored(name: string): boolean {

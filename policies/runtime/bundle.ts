@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { buffer } from 'node:stream/consumers';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { extract, pack } from 'tar-stream';
 import { z } from 'zod';
@@ -63,7 +64,7 @@ export async function unpackBundle(archive: Buffer): Promise<BundleFiles> {
       if (entry.header.type !== 'file') throw new Error(`${entry.header.name} is no plain file`);
       const name = entry.header.name.replace(/^\.?\//, '');
       if (files.has(name)) throw new Error(`${name} is in it twice`);
-      files.set(name, Buffer.concat(await Array.fromAsync(entry as AsyncIterable<Buffer>)));
+      files.set(name, await buffer(entry));
     }
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
@@ -79,7 +80,7 @@ export async function packBundle(files: BundleFiles): Promise<Buffer> {
     tar.entry({ name: `/${name}`, mtime: new Date(0), mode: 0o644, uid: 0, gid: 0 }, content);
   }
   tar.finalize();
-  return gzipSync(Buffer.concat(await Array.fromAsync(tar as AsyncIterable<Buffer>)), { level: 9 });
+  return gzipSync(await buffer(tar), { level: 9 });
 }
 
 /** Reads the manifest. @throws RefusedBundle when it is absent or wrong. */

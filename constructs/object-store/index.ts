@@ -1,0 +1,1 @@
+export { type Bucket, ObjectStore, type ObjectStoreProps } from './object-store.ts';

@@ -1,0 +1,1 @@
+export { Policy, type PolicyProps, policyBucket } from './policy.ts';
