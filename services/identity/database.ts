@@ -75,7 +75,7 @@ export interface RevocationTable {
 
 /** One row: what the control feed counts by, and the switch for everything. */
 export interface ControlTable {
-  only: Generated<boolean>;
+  single: Generated<boolean>;
   revision: string;
   halted: boolean;
 }

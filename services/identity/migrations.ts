@@ -78,7 +78,7 @@ const tables: Migration = {
     }
     await sql`
       create table control (
-        only boolean primary key default true check (only),
+        single boolean primary key default true check (single),
         revision bigint not null,
         halted boolean not null
       )`.execute(db);

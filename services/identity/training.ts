@@ -66,7 +66,7 @@ export class Training {
    * The first person. The same person with the same reason finds the proposal that is open.
    * @throws Problem not-a-person, proposal-open, tenant-unknown.
    */
-  propose(origin: Origin, tenant: string, reason: string, seconds: number): Promise<ProposalView> {
+  async propose(origin: Origin, tenant: string, reason: string, seconds: number): Promise<ProposalView> {
     requirePerson(origin);
     return this.#ledger.change(tenant, origin, async (change) => {
       await lockTenant(change.rows, tenant);
@@ -102,7 +102,7 @@ export class Training {
    * The second person: unlocks. Approved again by the same person it changes nothing.
    * @throws Problem not-a-person, second-person, proposal-closed, not-found.
    */
-  approve(origin: Origin, tenant: string, id: string): Promise<TrainingView> {
+  async approve(origin: Origin, tenant: string, id: string): Promise<TrainingView> {
     requirePerson(origin);
     const approvedBy = origin.actor.id;
     return this.#ledger.change(tenant, origin, async (change) => {
