@@ -2,6 +2,8 @@ import { App, type Chart } from 'cdk8s';
 import {
   Bootstrap,
   Gateway,
+  Kafka,
+  type KafkaProps,
   Keycloak,
   Orchestrator,
   type Plane,
@@ -97,6 +99,22 @@ export function postgresOf(region: TestRegion, id = 'postgres'): Postgres {
   });
 }
 
+/** A Kafka with one topic that one user may read. */
+export function kafkaOf(region: TestRegion, id = 'kafka', props: Partial<KafkaProps> = {}): Kafka {
+  const resource = { type: 'topic', name: 'audit.session' } as const;
+  return new Kafka(region.chart('data'), id, {
+    image: image('kafka'),
+    bootstrapImage: image('bootstrap'),
+    plan: region.plan,
+    declared: {
+      topics: [{ name: 'audit.session', partitions: 3, replicas: 3, config: { 'retention.ms': '2592000000' } }],
+      users: [{ name: 'audit' }],
+      acls: [{ user: 'audit', resource, operations: ['read'] }],
+    },
+    ...props,
+  });
+}
+
 /** A Temporal on that Postgres. */
 export function temporalOf(region: TestRegion, postgres: Postgres, id = 'temporal'): Temporal {
   return new Temporal(region.chart('runtime'), id, {
@@ -129,6 +147,7 @@ export function slmOf(region: TestRegion, id = 'slm'): Slm {
 export function wholeRegion(region: TestRegion, suffix = ''): void {
   const postgres = postgresOf(region, `postgres${suffix}`);
   const temporal = temporalOf(region, postgres, `temporal${suffix}`);
+  kafkaOf(region, `kafka${suffix}`);
   const keycloak = keycloakOf(region, postgres, `keycloak${suffix}`);
   const slm = slmOf(region, `slm${suffix}`);
   const common = { temporal, database: postgres.database('sessions') };

@@ -25,8 +25,7 @@ export interface ServerSettings {
   readonly certificateFolder: string;
   /** Folder of the log. */
   readonly dataFolder: string;
-  /** Copies of each partition, and how many of them acknowledge a write with acks=all. */
-  readonly replication: { readonly copies: number; readonly inSync: number };
+  readonly replication: Replication;
 }
 
 /**
@@ -34,7 +33,12 @@ export interface ServerSettings {
  * sides. Whoever has no rule may do nothing. Source: https://kafka.apache.org/43/configuration/broker-configs/
  */
 export function serverProperties(settings: ServerSettings): string {
-  const groups = [identity(settings), listeners(settings), authorization(settings), durability(settings), footprint];
+  const groups = [
+    identity(settings),
+    listeners(settings),
+    authorization(settings),
+    sharedSettings(settings.replication),
+  ];
   return groups
     .flatMap((group) => Object.entries(group))
     .map(([key, value]) => `${key}=${value}\n`)
@@ -48,6 +52,9 @@ function identity({ nodes, dataFolder }: ServerSettings) {
     'node.id': '@NODE_ID@',
     'controller.quorum.voters': voters.join(','),
     'log.dirs': dataFolder,
+    // A node that dies without a word is noticed after this time, in milliseconds; 9 s is Kafka's own.
+    'broker.session.timeout.ms': 6000,
+    'broker.heartbeat.interval.ms': 1000,
   };
 }
 
@@ -86,12 +93,23 @@ function authorization({ brokerName }: ServerSettings) {
     'authorizer.class.name': 'org.apache.kafka.metadata.authorizer.StandardAuthorizer',
     'allow.everyone.if.no.acl.found': false,
     'super.users': `User:CN=${brokerName};User:${ADMIN}`,
-    'auto.create.topics.enable': false,
   };
 }
 
-function durability({ replication: { copies, inSync } }: ServerSettings) {
+/** Copies of each partition, and how many of them acknowledge a write with acks=all. */
+export interface Replication {
+  readonly copies: number;
+  readonly inSync: number;
+}
+
+/** What every way to run the brokers has in common. */
+export function sharedSettings(replication: Replication): Record<string, string | number | boolean> {
+  return { ...durability(replication), ...footprint };
+}
+
+function durability({ copies, inSync }: Replication) {
   return {
+    'auto.create.topics.enable': false,
     'default.replication.factor': copies,
     'min.insync.replicas': inSync,
     'offsets.topic.replication.factor': copies,
@@ -100,11 +118,6 @@ function durability({ replication: { copies, inSync } }: ServerSettings) {
     'share.coordinator.state.topic.replication.factor': copies,
     'share.coordinator.state.topic.min.isr': inSync,
     'unclean.leader.election.enable': false,
-    'delete.topic.enable': true,
-    // A node that dies without a word is noticed after this time, in milliseconds; 9 s is Kafka's own.
-    'broker.session.timeout.ms': 6000,
-    'broker.heartbeat.interval.ms': 1000,
-    'controlled.shutdown.enable': true,
   };
 }
 

@@ -23,29 +23,34 @@ public final class Broker {
     public static void main(String[] arguments) throws Exception {
         if (arguments.length != 1) throw new Refusal("one argument is needed: the path of server.properties");
         try {
-            Path settings = settle(Path.of(arguments[0]));
-            format(settings);
-            Health.serve(Integer.parseInt(variable("HEALTH_PORT")));
-            kafka.Kafka.main(new String[] {settings.toString()});
+            Properties settings = settle(Path.of(arguments[0]));
+            Path file = write(settings);
+            format(file);
+            Health.serve(Integer.parseInt(variable("HEALTH_PORT")), InStep.watch(settings));
+            kafka.Kafka.main(new String[] {file.toString()});
         } catch (Refusal refusal) {
             System.err.println(refusal.getMessage());
             System.exit(1);
         }
     }
 
-    /** The settings of this node, in a file of its own: the mounted one is the same for every node. */
-    private static Path settle(Path mounted) throws IOException {
+    /** The settings of this node: the mounted file is the same for every node. */
+    private static Properties settle(Path mounted) throws IOException {
         String node = variable("NODE_ID");
         Properties properties = new Properties();
         try (Reader reader = Files.newBufferedReader(mounted)) {
             properties.load(reader);
         }
         properties.replaceAll((key, value) -> value.toString().replace("@NODE_ID@", node));
-        Path settled = Files.createTempFile("server-", ".properties");
-        try (Writer writer = Files.newBufferedWriter(settled)) {
+        return properties;
+    }
+
+    private static Path write(Properties properties) throws IOException {
+        Path file = Files.createTempFile("server-", ".properties");
+        try (Writer writer = Files.newBufferedWriter(file)) {
             properties.store(writer, null);
         }
-        return settled;
+        return file;
     }
 
     /** Repeatable: formatted storage is left as it is, and a half-formatted one is done again. */
@@ -55,7 +60,7 @@ public final class Broker {
         String password = secret(admin.resolve("password"));
         String credential = "SCRAM-SHA-512=[name=\"" + name + "\",password=\"" + password + "\"]";
         List<String> command = new ArrayList<>(List.of("format", "--ignore-formatted"));
-        command.addAll(List.of("--config", settings.toString(), "--cluster-id", variable("CLUSTER_ID")));
+        command.addAll(List.of("--config", settings.toString(), "--cluster-id=" + variable("CLUSTER_ID")));
         command.addAll(List.of("--add-scram", credential));
         // What the tool says is not passed on: it writes out the first records, and with them the credential.
         PrintStream silent = new PrintStream(OutputStream.nullOutputStream());

@@ -12,8 +12,8 @@ import javax.management.ObjectName;
 
 /**
  * What the kubelet asks, answered from Kafka's own measurements.
- * {@code /healthz}: the process lives. {@code /readyz}: the broker is running, knows the leader of the metadata quorum,
- * has applied its log.
+ * {@code /healthz}: the process lives. {@code /readyz}: the broker is running, knows the leader of the metadata quorum
+ * and has caught up with the leaders of its partitions.
  */
 final class Health {
     private static final MBeanServer BEANS = ManagementFactory.getPlatformMBeanServer();
@@ -24,7 +24,7 @@ final class Health {
 
     private Health() {}
 
-    static void serve(int port) throws IOException {
+    static void serve(int port, InStep inStep) throws IOException {
         HttpServer server = HttpServer.create(new InetSocketAddress(port), 16);
         server.setExecutor(Executors.newSingleThreadExecutor(task -> {
             Thread thread = new Thread(task, "health");
@@ -32,12 +32,12 @@ final class Health {
             return thread;
         }));
         server.createContext("/healthz", exchange -> answer(exchange, null));
-        server.createContext("/readyz", exchange -> answer(exchange, obstacle()));
+        server.createContext("/readyz", exchange -> answer(exchange, obstacle(inStep)));
         server.start();
     }
 
     /** Why the broker should get no traffic, or null. */
-    private static String obstacle() {
+    private static String obstacle(InStep inStep) {
         try {
             Object state = read("kafka.server:type=KafkaServer,name=BrokerState", "Value");
             if (((Number) state).intValue() != RUNNING) return "the broker is not running: state " + state;
@@ -45,7 +45,7 @@ final class Health {
             if (!IN_QUORUM.contains(role)) return "the node is not in the metadata quorum: " + role;
             Object leader = read("kafka.server:type=raft-metrics", "current-leader");
             if (((Number) leader).intValue() < 0) return "the metadata quorum has no leader";
-            return null;
+            return inStep.obstacle();
         } catch (JMException absent) {
             return "the broker is starting: " + absent.getMessage() + " is not measured yet";
         }
