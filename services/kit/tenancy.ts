@@ -58,7 +58,8 @@ export class TenantDatabase<Tables> {
   #scope(tenant: string): Kysely<Tables> {
     const known = this.#scopes.get(tenant);
     if (known !== undefined) return known;
-    const pool: PostgresPool = { connect: () => this.#checkOut(tenant), end: async () => undefined };
+    const { options } = this.#pool;
+    const pool: PostgresPool = { options, connect: () => this.#checkOut(tenant), end: async () => undefined };
     const scope = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
     // A scope is only a cheap handle on the pool: the oldest is forgotten, not closed.
     const [oldest] = this.#scopes.keys();

@@ -1,14 +1,26 @@
-import { messageOf } from '@somagent/kit';
+import { asTenant, messageOf } from '@somagent/kit';
 import { ApplicationFailure, Context } from '@temporalio/activity';
-import type { GenerateInput, Generation, SessionActivities, Usage } from './contract.ts';
+import {
+  type GenerateInput,
+  type Generation,
+  generationTries,
+  haltedFailure,
+  type SessionActivities,
+  type Usage,
+} from './contract.ts';
+import type { HaltSwitch, Run, StopReason } from './halt.ts';
 import { isPermanent, isTooLong, type Model, type ModelChunk, type ModelRequest, newerHalf } from './model.ts';
-import { type SessionStore, Superseded } from './session-store.ts';
+import { startedEvents } from './session-events.ts';
+import { type BegunTurn, type SessionStore, Superseded } from './session-store.ts';
+import type { StepPolicy, StepVerdict } from './step-policy.ts';
 import { TokenBatch } from './token-batch.ts';
 
 /** What the activities work with. */
 export interface ActivityDependencies {
   readonly store: SessionStore;
   readonly model: Model;
+  readonly policy: StepPolicy;
+  readonly halts: HaltSwitch;
   /** Answered turns that the model is shown. */
   readonly historyTurns: number;
 }
@@ -16,39 +28,81 @@ export interface ActivityDependencies {
 /** How often a generation tells Temporal that it lives, and learns that it is cancelled, milliseconds. */
 const heartbeatInterval = 250;
 
-/** The activities of {@link SessionActivities}. */
+/** Whether a halted turn may go on is looked at this often, milliseconds; spread by chance over as much again. */
+const haltedPause = 2000;
+
+/** The activities of {@link SessionActivities}; every line that one of them logs names the tenant. */
 export function createActivities(dependencies: ActivityDependencies): SessionActivities {
   const { store } = dependencies;
   return {
-    openSession: (input) => store.open(input),
-    generate: (input) => generate(dependencies, input),
-    interruptTurn: ({ turnId, ...key }) => store.interrupt(key, turnId),
-    finishTurn: (input) => store.finishTurn(input),
-    closeSession: ({ reason, ...key }) => store.close(key, reason),
+    openSession: (input) => asTenant(input.tenant, () => store.open(input)),
+    generate: (input) => asTenant(input.tenant, () => generate(dependencies, input)),
+    interruptTurn: ({ turnId, ...key }) => asTenant(key.tenant, () => store.interrupt(key, turnId)),
+    finishTurn: (input) => asTenant(input.tenant, () => store.finishTurn(input)),
+    closeSession: (input) => asTenant(input.tenant, () => store.close(input)),
   };
 }
 
 async function generate(dependencies: ActivityDependencies, input: GenerateInput): Promise<Generation> {
+  const worker = { tenant: input.tenant, subject: input.by?.actor.id ?? '' };
+  const decided = await admit(dependencies, input, worker.subject);
+  const run = dependencies.halts.begin(worker);
+  try {
+    return await attempt(dependencies, input, decided, run);
+  } finally {
+    run.end();
+  }
+}
+
+/**
+ * Asks policy. A turn that a halt keeps from going on, or that finds no policy, comes again: it holds no place in the
+ * worker while it waits, so that the turns of other tenants run.
+ */
+async function admit(
+  { store, policy, halts }: ActivityDependencies,
+  input: GenerateInput,
+  subject: string,
+): Promise<StepVerdict> {
+  const { tenant, sessionId, turn } = input;
+  const requestId = input.by?.requestId ?? turn.turnId;
+  const decided = policy.decide({ tenant, sessionId, subject, requestId, capability: 'model:generate' });
+  const { verdict } = decided;
+  const waits = !verdict.allow && (policy.undecided || halts.reasonAgainst({ tenant, subject }) === 'halted');
+  const first = halts.noteWaiting(tenant, turn.turnId, waits);
+  if (verdict.allow) return decided;
+  // Once per wait, not at each look.
+  if (!waits || first) await store.record(tenant, [decided.event]);
+  throw waits ? comesAgain(verdict.reasons.join('; ')) : refusedFor('PolicyDenied', verdict.reasons.join('; '));
+}
+
+async function attempt(
+  dependencies: ActivityDependencies,
+  input: GenerateInput,
+  decided: StepVerdict,
+  run: Run,
+): Promise<Generation> {
   const context = Context.current();
-  const { turnId } = input.turn;
-  const { attempt } = context.info;
+  const number = context.info.attempt;
   const startedAt = Date.now();
-  const { turn, history } = await dependencies.store.beginTurn(input, input.turn, attempt, dependencies.historyTurns);
-  if (turn.status !== 'running') return ended(startedAt);
+  const { store, historyTurns } = dependencies;
+  const events = [decided.event, ...startedEvents(input, input.turn, number, input.by)];
+  const begun = await store.beginTurn(input, { turn: input.turn, number, historyTurns, events });
+  if (begun.turn.status !== 'running') return ended(startedAt);
+  if (begun.tries > generationTries) throw refusedFor('GenerationFailed', `${generationTries} attempts have failed`);
 
   const stop = new AbortController();
   const batch = new TokenBatch(async (text) => {
-    if (await dependencies.store.appendText(input, turnId, attempt, text)) stop.abort();
+    if (await store.appendText(input, input.turn.turnId, number, text)) stop.abort();
   });
   const alive = setInterval(() => context.heartbeat(), heartbeatInterval);
   try {
-    const request = { persona: input.persona, history, prompt: input.turn.prompt };
-    const generation = await streamAnswer(dependencies.model, request, batch, stop.signal, startedAt);
+    const request = { persona: input.persona, history: begun.history, prompt: input.turn.prompt };
+    const generation = await streamAnswer(dependencies.model, request, batch, { stop: stop.signal, run }, startedAt);
     // The last text is stored with the end of the turn: one wait for the replicas less.
     return { ...generation, tail: await batch.end() };
   } catch (error) {
     await batch.abandon();
-    throw failureOf(error);
+    throw await failureOf(dependencies, input, begun, run, error);
   } finally {
     clearInterval(alive);
   }
@@ -68,10 +122,10 @@ async function streamAnswer(
   model: Model,
   request: ModelRequest,
   batch: TokenBatch,
-  stop: AbortSignal,
+  { stop, run }: { readonly stop: AbortSignal; readonly run: Run },
   startedAt: number,
 ): Promise<Generation> {
-  const signal = AbortSignal.any([Context.current().cancellationSignal, stop]);
+  const signal = AbortSignal.any([Context.current().cancellationSignal, stop, run.signal]);
   const asked = performance.now();
   const since = () => Math.round((performance.now() - asked) * 10) / 10;
   let answer = '';
@@ -121,10 +175,33 @@ function interrupted(stopped: boolean, cancelled: () => Generation): Generation 
   throw ApplicationFailure.retryable('the worker is shutting down', 'WorkerShutdown');
 }
 
-function failureOf(error: unknown): unknown {
-  if (error instanceof ApplicationFailure) return error;
-  if (error instanceof Superseded) return ApplicationFailure.nonRetryable(error.message, 'Superseded');
-  if (isPermanent(error))
-    return ApplicationFailure.nonRetryable(`the model refused: ${messageOf(error)}`, 'ModelRefused');
-  return error;
+/** What the failure of an attempt means for its turn. */
+async function failureOf(
+  { store, halts }: ActivityDependencies,
+  input: GenerateInput,
+  { tries }: BegunTurn,
+  { signal }: Run,
+  error: unknown,
+): Promise<unknown> {
+  if (error instanceof Superseded) return refusedFor('Superseded', error.message);
+  if (signal.aborted) {
+    const reason: StopReason = signal.reason;
+    if (reason === 'suspended') return refusedFor('Suspended', 'its tenant or user is suspended');
+    halts.noteWaiting(input.tenant, input.turn.turnId, true);
+    await store.noteHalt(input, input.turn.turnId, Context.current().info.attempt);
+    return comesAgain('agent work is halted');
+  }
+  if (isPermanent(error)) return refusedFor('ModelRefused', `the model refused: ${messageOf(error)}`);
+  return tries >= generationTries ? refusedFor('GenerationFailed', messageOf(error)) : error;
 }
+
+const refusedFor = (type: string, message: string) => ApplicationFailure.nonRetryable(message, type);
+
+/** The same activity is tried again after a pause, as often as it takes. */
+const comesAgain = (message: string) =>
+  ApplicationFailure.create({
+    type: haltedFailure,
+    message,
+    nonRetryable: false,
+    nextRetryDelay: Math.round(haltedPause * (1 + Math.random())),
+  });

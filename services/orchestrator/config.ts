@@ -1,4 +1,14 @@
-import { count, httpsUrl, port, postgresVariables, temporalVariables, text } from '@somagent/kit';
+import {
+  controlVariables,
+  count,
+  httpsUrl,
+  kafkaVariables,
+  port,
+  postgresVariables,
+  temporalVariables,
+  text,
+} from '@somagent/kit';
+import { policyVariables } from '@somagent/policy';
 import { z } from 'zod';
 
 const health = { HEALTH_PORT: port('the port of /healthz and /readyz').default(8081) };
@@ -10,6 +20,9 @@ export const migrateSchema = z.object(postgresVariables);
 export const workerSchema = z.object({
   ...temporalVariables,
   ...postgresVariables,
+  ...kafkaVariables,
+  ...policyVariables,
+  ...controlVariables,
   ...health,
   SLM_URL: httpsUrl('the https address of the model endpoint, ending in /v1'),
   SLM_MODEL: text('the name of the model, e.g. soma-tiny'),

@@ -9,6 +9,9 @@ export const sessionWorkflow = 'session.start';
 /** Workflow id of a session: the tenant is part of it, so no id of one tenant can name a session of another. */
 export const workflowIdOf = (tenant: string, sessionId: string): string => `session/${tenant}/${sessionId}`;
 
+/** The tenant of a session's workflow; undefined for an id that is none of ours. */
+export const tenantOfWorkflow = (workflowId: string): string | undefined => /^session\/([^/]+)\//.exec(workflowId)?.[1];
+
 /** Names of the messages that a session workflow takes. */
 export const messages = {
   open: 'open',
@@ -32,6 +35,16 @@ export type SessionStatus = 'open' | 'closed';
 export type CloseReason = 'client' | 'idle';
 export type TurnStatus = 'running' | 'completed' | 'cancelled' | 'failed';
 
+/** Who asked for something, and by which request: what events say about their origin. */
+export interface Requester {
+  readonly actor: {
+    readonly kind: 'user' | 'service-account' | 'api-key' | 'workload' | 'system';
+    readonly id: string;
+    readonly client: string | null;
+  };
+  readonly requestId: string | null;
+}
+
 /** Argument of the session workflow. */
 export interface SessionInput {
   readonly tenant: string;
@@ -40,6 +53,8 @@ export interface SessionInput {
   readonly subject: string;
   /** Teams of that token: their members may see and use the session. @default none */
   readonly teams?: readonly string[];
+  /** Who creates it. @default its subject */
+  readonly by?: Requester;
   /** How the model is asked to behave: the system message. */
   readonly persona?: string;
   /** Time without a turn after which the session closes itself, milliseconds. */
@@ -63,6 +78,8 @@ export interface TurnInput {
   readonly prompt: string;
   /** When the gateway received the request, milliseconds since the epoch: start of all timings. */
   readonly receivedAt: number;
+  /** Who asks. @default whoever created the session */
+  readonly by?: Requester;
 }
 
 /** Tokens as the model counted them. */
@@ -110,6 +127,12 @@ export interface SessionState {
   readonly queued: number;
 }
 
+/** Argument of the update `close`. */
+export interface CloseInput {
+  /** Who closes it. @default whoever created the session */
+  readonly by?: Requester;
+}
+
 /** Argument of the update `cancelTurn`; without an id, the running turn is meant. */
 export interface CancelInput {
   readonly turnId?: string;
@@ -149,6 +172,12 @@ export function parseNotice(payload: string): EventNotice | undefined {
   return { tenant, sessionId, seq: Number(seq) };
 }
 
+/** Type of the failure of a generation that the kill switch stopped: it goes on when the halt is undone. */
+export const haltedFailure = 'Halted';
+
+/** Attempts at a generation that may fail before its turn does; those that a halt stopped do not count. */
+export const generationTries = 5;
+
 /** Types of the failures that an update can be refused with. */
 export const refusals = { closed: 'SessionClosed', busy: 'TooManyTurns', invalid: 'InvalidTurn' } as const;
 
@@ -158,6 +187,8 @@ export interface GenerateInput {
   readonly sessionId: string;
   readonly turn: TurnInput;
   readonly persona?: string;
+  /** Who asked. @default the system: scheduled by an older version */
+  readonly by?: Requester;
 }
 
 /** How a generation ended. */
@@ -181,6 +212,17 @@ export interface FinishInput {
   readonly generation: Generation | null;
   readonly status: Exclude<TurnStatus, 'running'>;
   readonly error: string | null;
+  /** Who asked. @default the system: scheduled by an older version */
+  readonly by?: Requester;
+}
+
+/** What the end of a session is stored from. */
+export interface EndInput {
+  readonly tenant: string;
+  readonly sessionId: string;
+  readonly reason: CloseReason;
+  /** Who closed it. @default the system */
+  readonly by?: Requester;
 }
 
 /** Which generation shall stop. */
@@ -196,9 +238,5 @@ export interface SessionActivities {
   generate(input: GenerateInput): Promise<Generation>;
   interruptTurn(input: InterruptInput): Promise<void>;
   finishTurn(input: FinishInput): Promise<Turn>;
-  closeSession(input: {
-    readonly tenant: string;
-    readonly sessionId: string;
-    readonly reason: CloseReason;
-  }): Promise<void>;
+  closeSession(input: EndInput): Promise<void>;
 }

@@ -31,6 +31,10 @@ export interface TurnTable {
   error: string | null;
   /** The newest attempt at its generation: an older one that still runs may write no more. */
   attempt: number;
+  /** Attempts that have begun. */
+  tries: Generated<number>;
+  /** How many of them a halt stopped. */
+  halts: Generated<number>;
   /** Its generation shall stop: whoever appends text learns it in the answer. */
   interrupted: Generated<boolean>;
   usage: Usage | null;

@@ -1,4 +1,5 @@
-import { isolateTenants, requireIsolation, tenantSetting } from '@somagent/kit';
+import { quotaMigration } from '@somagent/governance/quota-migration.ts';
+import { isolateTenants, outboxMigration, requireIsolation, tenantSetting } from '@somagent/kit';
 import { type Kysely, sql } from 'kysely';
 import { type Migration, type MigrationResult, Migrator } from 'kysely/migration';
 
@@ -65,6 +66,17 @@ const tenancy: Migration = {
   },
 };
 
+const tries: Migration = {
+  async up(db: Kysely<unknown>) {
+    // Until now each attempt was one more.
+    await sql`
+      alter table turn add column tries integer not null default 0, add column halts integer not null default 0`.execute(
+      db,
+    );
+    await sql`update turn set tries = attempt`.execute(db);
+  },
+};
+
 /** Tables with rows of tenants that others may read. */
 const tenantTables = ['session', 'turn', 'session_event'] as const;
 
@@ -80,7 +92,10 @@ export const readers = {
 export const migrations: Readonly<Record<string, Migration>> = {
   '0001-sessions': sessions,
   '0002-interruption': interruption,
-  '0003-tenancy': tenancy,
+  '0003-tries': tries,
+  '0004-tenancy': tenancy,
+  '0005-outbox': outboxMigration,
+  '0006-quota': quotaMigration,
 };
 
 /**
@@ -105,6 +120,10 @@ async function grantReading<Tables>(db: Kysely<Tables>): Promise<void> {
   if (present.has(readers.gateway)) {
     for (const table of tenantTables) {
       await sql`grant select on ${sql.table(table)} to ${sql.ref(readers.gateway)}`.execute(db);
+    }
+    // The gateway counts its requests here.
+    for (const table of ['quota_window', 'quota_limit']) {
+      await sql`grant select, insert, update, delete on ${sql.table(table)} to ${sql.ref(readers.gateway)}`.execute(db);
     }
   }
   if (!present.has(readers.relations)) return;

@@ -1,8 +1,7 @@
-import type { TenantDatabase } from '@somagent/kit';
+import { appendEvents, type OutboxEvent, outboxInsert, type TenantDatabase } from '@somagent/kit';
 import { sql } from 'kysely';
 import {
-  type CloseReason,
-  type EventType,
+  type EndInput,
   eventChannel,
   type FinishInput,
   type SessionInput,
@@ -11,6 +10,7 @@ import {
   type TurnInput,
 } from './contract.ts';
 import { type Database, ofTenant } from './database.ts';
+import { closedEvents, endedEvents, openedEvents } from './session-events.ts';
 
 /** A session of a tenant. */
 export interface SessionKey {
@@ -33,13 +33,26 @@ export const turnColumns = ['id', 'number', 'prompt', 'answer', 'status', 'error
 export interface BegunTurn {
   /** One that is not `running` has ended before and must not run again. */
   readonly turn: Turn;
+  /** Attempts that have begun, this one included, without those that a halt stopped. */
+  readonly tries: number;
   /** Answered turns, oldest first. */
   readonly history: readonly Pick<Turn, 'prompt' | 'answer'>[];
 }
 
+/** An attempt at a turn. */
+export interface Attempt {
+  readonly turn: TurnInput;
+  /** Of the activity: higher than that of every attempt before. */
+  readonly number: number;
+  /** The most answered turns that are returned, the newest. */
+  readonly historyTurns: number;
+  /** What the rest of the platform shall learn if the attempt begins. */
+  readonly events: readonly OutboxEvent[];
+}
+
 /**
  * Everything that the orchestrator writes. Each method is one statement, hence one transaction and one round trip, and
- * safe to repeat. The counter in the session's row gives the numbers of events; its row lock is held until the commit,
+ * safe to repeat; the events that it owes the rest of the platform are part of it. The counter in the session's row gives the numbers of events; its row lock is held until the commit,
  * so a reader never sees a number before all the lower ones.
  */
 export class SessionStore {
@@ -61,34 +74,34 @@ export class SessionStore {
       ), event as (
         insert into session_event (tenant, session_id, seq, type, data)
         select tenant, id, last_seq, 'session.opened', '{}' from opened returning seq
-      )
+      ), outgoing as (${outboxInsert(openedEvents(input), sql`exists (select 1 from opened)`)})
       select ${notice(input)} from event`.execute(this.#db.of(input.tenant));
   }
 
-  /**
-   * Stores that an attempt at a turn begins, and fences off older attempts.
-   * @param historyTurns the most answered turns that are returned, the newest
-   */
-  async beginTurn(key: SessionKey, input: TurnInput, attempt: number, historyTurns: number): Promise<BegunTurn> {
-    const type: EventType = attempt === 1 ? 'turn.started' : 'turn.restarted';
-    const { rows } = await sql<Turn & { history: BegunTurn['history'] | null }>`
+  /** Stores that an attempt at a turn begins, and fences off older attempts. */
+  async beginTurn(key: SessionKey, { turn, number, historyTurns, events }: Attempt): Promise<BegunTurn> {
+    const begins = sql`exists (select 1 from begun where status = 'running')`;
+    const { rows } = await sql<BegunRow>`
       with ${locked(key)}, begun as (
-        insert into turn (tenant, session_id, id, number, prompt, answer, status, attempt)
-        select tenant, id, ${input.turnId}::uuid, ${nextNumber(key)}, ${input.prompt}::text, '', 'running',
-          ${attempt}::integer
+        insert into turn (tenant, session_id, id, number, prompt, answer, status, attempt, tries)
+        select tenant, id, ${turn.turnId}::uuid, ${nextNumber(key)}, ${turn.prompt}::text, '', 'running',
+          ${number}::integer, 1
         from locked
-        on conflict (tenant, session_id, id) do update set attempt = greatest(turn.attempt, excluded.attempt)
-        returning ${columns}
+        on conflict (tenant, session_id, id) do update
+        set attempt = greatest(turn.attempt, excluded.attempt),
+          tries = turn.tries + (excluded.attempt > turn.attempt)::integer
+        returning ${columns}, tries, halts
       ), counter as (
         update session set last_seq = last_seq + 1
-        where ${isSession(key)} and exists (select 1 from begun where status = 'running')
+        where ${isSession(key)} and ${begins}
         returning last_seq
       ), event as (
         insert into session_event (tenant, session_id, seq, type, turn_id, data)
-        select ${key.tenant}::text, ${key.sessionId}::uuid, last_seq, ${type}::text, begun.id,
-          jsonb_build_object('number', number, 'prompt', prompt, 'attempt', ${attempt}::integer)
+        select ${key.tenant}::text, ${key.sessionId}::uuid, last_seq,
+          case when tries = 1 then 'turn.started' else 'turn.restarted' end, begun.id,
+          jsonb_build_object('number', number, 'prompt', prompt, 'attempt', tries)
         from counter, begun returning seq
-      ), earlier as (
+      ), outgoing as (${outboxInsert(events, begins)}), earlier as (
         select number, prompt, answer from turn
         where tenant = ${key.tenant} and session_id = ${key.sessionId} and status = 'completed'
         order by number desc limit ${historyTurns}
@@ -98,7 +111,7 @@ export class SessionStore {
       from begun`.execute(this.#db.of(key.tenant));
     const [row] = rows;
     if (row === undefined) throw missing(key);
-    return { turn: turnOf(row), history: row.history ?? [] };
+    return { turn: turnOf(row), tries: row.tries - row.halts, history: row.history ?? [] };
   }
 
   /**
@@ -126,6 +139,20 @@ export class SessionStore {
     const [row] = rows;
     if (row === undefined) throw new Superseded(turnId, attempt);
     return row.interrupted;
+  }
+
+  /** Notes that a halt stopped the newest attempt at a turn: it does not count as a failed one. */
+  async noteHalt(key: SessionKey, turnId: string, attempt: number): Promise<void> {
+    await sql`
+      update turn set halts = halts + 1
+      where tenant = ${key.tenant} and session_id = ${key.sessionId} and id = ${turnId} and attempt = ${attempt}`.execute(
+      this.#db.of(key.tenant),
+    );
+  }
+
+  /** Stores events by themselves: of what was refused, nothing else is written. */
+  async record(tenant: string | null, events: readonly OutboxEvent[]): Promise<void> {
+    await appendEvents(tenant === null ? this.#db.untenanted : this.#db.of(tenant), events);
   }
 
   /** Asks the generation of a turn to stop; its next append tells it so. */
@@ -171,26 +198,26 @@ export class SessionStore {
         insert into session_event (tenant, session_id, seq, type, turn_id, data)
         select ${input.tenant}::text, ${input.sessionId}::uuid, last_seq - 2 + place, type, ${turn.turnId}::uuid, data
         from counter, news order by place returning seq
-      )
+      ), outgoing as (${outboxInsert(endedEvents(input), sql`exists (select 1 from ended)`)})
       select ended.*, ${notice(input, sql`last_seq`)} from ended, counter`.execute(this.#db.of(input.tenant));
     const [row] = rows;
     return row === undefined ? this.#ended(input, turn.turnId) : turnOf(row);
   }
 
   /** Stores that the session has ended, once. */
-  async close(key: SessionKey, reason: CloseReason): Promise<void> {
+  async close(input: EndInput): Promise<void> {
     await sql`
       with closed as (
         update session
-        set status = 'closed', close_reason = ${reason}, closed_at = clock_timestamp(), last_seq = last_seq + 1
-        where ${isSession(key)} and status = 'open'
+        set status = 'closed', close_reason = ${input.reason}, closed_at = clock_timestamp(), last_seq = last_seq + 1
+        where ${isSession(input)} and status = 'open'
         returning tenant, id, last_seq
       ), event as (
         insert into session_event (tenant, session_id, seq, type, data)
-        select tenant, id, last_seq, 'session.closed', jsonb_build_object('reason', ${reason}::text)
+        select tenant, id, last_seq, 'session.closed', jsonb_build_object('reason', ${input.reason}::text)
         from closed returning seq
-      )
-      select ${notice(key)} from event`.execute(this.#db.of(key.tenant));
+      ), outgoing as (${outboxInsert(closedEvents(input), sql`exists (select 1 from closed)`)})
+      select ${notice(input)} from event`.execute(this.#db.of(input.tenant));
   }
 
   /** The turn as it ended before. */
@@ -206,6 +233,12 @@ export class SessionStore {
     if (turn === undefined) throw missing(key);
     return turn;
   }
+}
+
+interface BegunRow extends Turn {
+  readonly tries: number;
+  readonly halts: number;
+  readonly history: BegunTurn['history'] | null;
 }
 
 /** Where the time of a turn went; `now` is when its answer is stored. */

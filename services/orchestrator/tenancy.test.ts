@@ -9,6 +9,13 @@ import { type Database, openDatabase } from './database.ts';
 import { migrate, readers } from './migrations.ts';
 import { SessionStore } from './session-store.ts';
 
+const attemptAt = (turnId: string, prompt: string) => ({
+  turn: { turnId, prompt, receivedAt: Date.now() },
+  number: 1,
+  historyTurns: 6,
+  events: [],
+});
+
 describe('the database of sessions keeps tenants apart', () => {
   let postgres: TestPostgres;
   let db: TenantDatabase<Database>;
@@ -31,12 +38,15 @@ describe('the database of sessions keeps tenants apart', () => {
     }
     await admin.query('create database sessions owner sessions');
     await admin.end();
+    const inside = await postgres.connect('sessions');
+    await inside.query('alter schema public owner to sessions');
+    await inside.end();
     db = connect('sessions');
     await migrate(db.untenanted);
     store = new SessionStore(db);
     for (const tenant of ['acme', 'globex'] as const) {
       await store.open({ ...key(tenant), subject: `agent of ${tenant}`, teams: ['blue'], idleTimeout: 1000 });
-      await store.beginTurn(key(tenant), { turnId, prompt: `secret of ${tenant}`, receivedAt: Date.now() }, 1, 6);
+      await store.beginTurn(key(tenant), attemptAt(turnId, `secret of ${tenant}`));
     }
   });
 
@@ -53,13 +63,13 @@ describe('the database of sessions keeps tenants apart', () => {
     await sql`drop policy tenant_rows on turn`.execute(db.untenanted);
     await sql`drop policy platform_rows on turn`.execute(db.untenanted);
     await assert.rejects(requireIsolation(db.untenanted), /public\.turn: it has no policy/);
-    await sql`drop table kysely_migration, kysely_migration_lock, session_event, turn, session cascade`.execute(
-      db.untenanted,
-    );
+    await sql`drop schema public cascade`.execute(db.untenanted);
+    await sql`create schema public`.execute(db.untenanted);
+    await sql`grant usage on schema public to public`.execute(db.untenanted);
     await migrate(db.untenanted);
     for (const tenant of ['acme', 'globex'] as const) {
       await store.open({ ...key(tenant), subject: `agent of ${tenant}`, teams: ['blue'], idleTimeout: 1000 });
-      await store.beginTurn(key(tenant), { turnId, prompt: `secret of ${tenant}`, receivedAt: Date.now() }, 1, 6);
+      await store.beginTurn(key(tenant), attemptAt(turnId, `secret of ${tenant}`));
     }
   });
 
@@ -78,12 +88,12 @@ describe('the database of sessions keeps tenants apart', () => {
 
   it('neither reads nor changes what another tenant has, with its very ids', async () => {
     const stolen = { tenant: 'acme', sessionId: ids.globex };
-    await assert.rejects(store.beginTurn(stolen, { turnId: randomUUID(), prompt: 'x', receivedAt: 0 }, 1, 6), {
+    await assert.rejects(store.beginTurn(stolen, attemptAt(randomUUID(), 'x')), {
       message: `session ${ids.globex} is not in the database`,
     });
     await assert.rejects(store.appendText(stolen, turnId, 1, 'x'), { name: 'Superseded' });
     await store.interrupt(stolen, turnId);
-    await store.close(stolen, 'client');
+    await store.close({ ...stolen, reason: 'client' });
     const row = await db.of('globex').selectFrom('session').select('status').executeTakeFirstOrThrow();
     assert.equal(row.status, 'open');
     const turn = await db.of('globex').selectFrom('turn').select(['interrupted', 'answer']).executeTakeFirstOrThrow();

@@ -1,20 +1,29 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import {
+  ControlState,
   createPool,
   endWhenRenewed,
+  KafkaProducer,
   type Logger,
+  OutboxRelay,
   onShutdown,
   startHealthServer,
   temporalConnectionOptions,
+  workloadToken,
 } from '@somagent/kit';
+import { createPolicyEngine } from '@somagent/policy';
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from '@temporalio/worker';
+import { decodeJwt } from 'jose';
 import { sql } from 'kysely';
 import { createActivities } from './activities.ts';
 import type { WorkerConfig } from './config.ts';
+import { tenantOfWorkflow } from './contract.ts';
 import { openDatabase } from './database.ts';
+import { HaltSwitch } from './halt.ts';
 import { Model } from './model.ts';
 import { SessionStore } from './session-store.ts';
+import { StepPolicy } from './step-policy.ts';
 
 /** The prebuilt bundle beside the program, as in the image; from sources, the workflows themselves. */
 export function workflowSource(program: string): Pick<WorkerOptions, 'workflowBundle' | 'workflowsPath'> {
@@ -27,36 +36,40 @@ export function workflowSource(program: string): Pick<WorkerOptions, 'workflowBu
 /** Runs the worker until the process is asked to end; running activities get 20 s to finish. */
 export async function runWorker(config: WorkerConfig, log: Logger, program: string): Promise<void> {
   Runtime.install({ logger: temporalLogger(log), shutdownSignals: [] });
-  const pool = createPool(config, log);
-  const db = openDatabase(pool);
+  const db = openDatabase(createPool(config, log));
+  const store = new SessionStore(db);
+  const control = controlOf(config, log);
+  const engine = createPolicyEngine(config, { log });
+  const kafka = new KafkaProducer(config, { clientId: 'orchestrator' });
+  const relay = new OutboxRelay({ database: config, sink: kafka, log });
+  const halts = new HaltSwitch({ control, log, record: (events) => store.record(null, events) });
+  control.start();
+  relay.start();
+  await Promise.all([engine.start(), known(control)]);
+  halts.start();
   const connection = await NativeConnection.connect(temporalConnectionOptions(config));
-  const model = new Model({
-    url: config.SLM_URL,
-    model: config.SLM_MODEL,
-    apiKeyFile: config.SLM_API_KEY_FILE,
-    caFile: config.SLM_CA_FILE,
-    maxTokens: config.SLM_MAX_TOKENS,
-  });
   const worker = await Worker.create({
     connection,
     namespace: config.TEMPORAL_NAMESPACE,
     taskQueue: config.TASK_QUEUE,
     ...workflowSource(program),
-    activities: createActivities({ store: new SessionStore(db), model, historyTurns: config.HISTORY_TURNS }),
+    activities: createActivities({
+      store,
+      halts,
+      model: modelOf(config),
+      policy: new StepPolicy({ engine, control, workload: subjectOf(config.IDENTITY_TOKEN_FILE) }),
+      historyTurns: config.HISTORY_TURNS,
+    }),
     ...tuning(config),
   });
   const health = await startHealthServer({
     port: config.HEALTH_PORT,
     checks: {
-      worker: async () => {
-        if (worker.getState() !== 'RUNNING') throw new Error(`the worker is ${worker.getState()}`);
-      },
-      temporal: async () => {
-        await connection.workflowService.getSystemInfo({});
-      },
-      postgres: async () => {
-        await sql`select 1`.execute(db.untenanted);
-      },
+      worker: async () => ensure(worker.getState() === 'RUNNING', `the worker is ${worker.getState()}`),
+      temporal: async () => void (await connection.workflowService.getSystemInfo({})),
+      postgres: async () => void (await sql`select 1`.execute(db.untenanted)),
+      control: () => control.check(),
+      policy: async () => ensure(engine.ready, 'no verified policy bundle yet'),
     },
   });
 
@@ -65,6 +78,11 @@ export async function runWorker(config: WorkerConfig, log: Logger, program: stri
     { name: 'stop taking traffic', run: () => health.drain() },
     { name: 'drain the worker', run: () => drain(worker, running) },
     { name: 'close Temporal', run: () => connection.close() },
+    { name: 'stop following halts', run: () => halts.stop() },
+    { name: 'stop following control', run: () => control.stop() },
+    { name: 'stop looking for policies', run: () => engine.stop() },
+    { name: 'stop the relay', run: () => relay.stop() },
+    { name: 'close Kafka', run: () => kafka.close() },
     { name: 'close Postgres', run: () => db.destroy() },
     { name: 'close health', run: () => health.close() },
   ]);
@@ -72,6 +90,41 @@ export async function runWorker(config: WorkerConfig, log: Logger, program: stri
   log.info({ taskQueue: config.TASK_QUEUE, namespace: config.TEMPORAL_NAMESPACE }, 'worker is running');
   await running;
 }
+
+function ensure(condition: boolean, otherwise: string): void {
+  if (!condition) throw new Error(otherwise);
+}
+
+const controlOf = (config: WorkerConfig, log: Logger): ControlState =>
+  new ControlState({
+    url: config.IDENTITY_URL,
+    caFile: config.IDENTITY_CA_FILE,
+    tokenFile: config.IDENTITY_TOKEN_FILE,
+    log,
+  });
+
+/** Nobody knows who is halted before the first snapshot: no work begins until then. */
+function known(control: ControlState): Promise<void> {
+  return new Promise((resolve) => {
+    const close = control.onChange(() => {
+      // At once, before onChange has returned, when the state was known already.
+      queueMicrotask(() => close());
+      resolve();
+    });
+  });
+}
+
+/** `sub` of this worker's own token: the cluster signed it, and only who receives it needs to verify it. */
+const subjectOf = (tokenFile: string): string => decodeJwt(workloadToken(tokenFile)).sub ?? '';
+
+const modelOf = (config: WorkerConfig): Model =>
+  new Model({
+    url: config.SLM_URL,
+    model: config.SLM_MODEL,
+    apiKeyFile: config.SLM_API_KEY_FILE,
+    caFile: config.SLM_CA_FILE,
+    maxTokens: config.SLM_MAX_TOKENS,
+  });
 
 function drain(worker: Worker, running: Promise<void>): Promise<void> {
   worker.shutdown();
@@ -96,6 +149,8 @@ function temporalLogger(log: Logger): DefaultLogger {
   const levels = { TRACE: 'trace', DEBUG: 'debug', INFO: 'info', WARN: 'warn', ERROR: 'error' } as const;
   return new DefaultLogger('INFO', ({ level, message, meta }) => {
     const { error, ...fields } = meta ?? {};
-    log[levels[level]](error === undefined ? fields : { ...fields, err: error }, message);
+    const tenant = tenantOfWorkflow(String(fields.workflowId ?? ''));
+    const line = tenant === undefined ? fields : { ...fields, tenant };
+    log[levels[level]](error === undefined ? line : { ...line, err: error }, message);
   });
 }

@@ -18,11 +18,13 @@ import {
   type CancelInput,
   type CancelResult,
   type CarriedState,
+  type CloseInput,
   type CloseReason,
   type Generation,
   messages,
   promptLimit,
   queueLimit,
+  type Requester,
   refusals,
   type SessionActivities,
   type SessionInput,
@@ -33,11 +35,13 @@ import {
 
 const { generate } = proxyActivities<SessionActivities>({
   startToCloseTimeout: '2 minutes',
-  scheduleToCloseTimeout: '5 minutes',
+  // As long as a halt may last.
+  scheduleToCloseTimeout: '30 days',
   heartbeatTimeout: '5 seconds',
   // The partial answer of a cancelled generation is worth the wait.
   cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-  retry: { initialInterval: '200ms', backoffCoefficient: 2, maximumInterval: '5s', maximumAttempts: 5 },
+  // Attempts that fail are counted by the activity itself: those that a halt stopped do not count.
+  retry: { initialInterval: '200ms', backoffCoefficient: 2, maximumInterval: '5s' },
 });
 
 /** Short writes run inside the workflow task: no round trip through the task queue. */
@@ -56,7 +60,7 @@ const patient = proxyActivities<SessionActivities>({
 const openUpdate = defineUpdate<void, []>(messages.open);
 const turnUpdate = defineUpdate<Turn, [TurnInput]>(messages.turn);
 const cancelUpdate = defineUpdate<CancelResult, [CancelInput]>(messages.cancelTurn);
-const closeUpdate = defineUpdate<void, []>(messages.close);
+const closeUpdate = defineUpdate<void, [CloseInput?]>(messages.close);
 const stateQuery = defineQuery<SessionState>(messages.state);
 
 const defaultHistoryLimit = 2000;
@@ -81,6 +85,7 @@ class Session {
   #lastActivity: number;
   #opened: boolean;
   #closing: CloseReason | undefined;
+  #closedBy: Requester | undefined;
   #closed = false;
   #waiting = 0;
   #running: { readonly turnId: string; readonly scope: CancellationScope } | undefined;
@@ -102,7 +107,7 @@ class Session {
     setHandler(openUpdate, () => condition(() => this.#opened));
     setHandler(turnUpdate, (turn) => this.#enqueue(turn), { validator: (turn) => this.#validate(turn) });
     setHandler(cancelUpdate, (input) => this.#cancel(input));
-    setHandler(closeUpdate, () => this.#close());
+    setHandler(closeUpdate, (input) => this.#close(input?.by));
   }
 
   async run(): Promise<CloseReason> {
@@ -112,7 +117,8 @@ class Session {
     this.#running?.scope.cancel();
     await condition(() => this.#waiting === 0);
     const { tenant, sessionId } = this.#input;
-    await store((activities) => activities.closeSession({ tenant, sessionId, reason }));
+    const by = this.#closedBy ?? this.#creator();
+    await store((activities) => activities.closeSession({ tenant, sessionId, reason, by }));
     this.#closed = true;
     await condition(allHandlersFinished);
     return reason;
@@ -141,6 +147,12 @@ class Session {
       if (this.#waiting === 0 && idle >= idleTimeout) return 'idle';
       wait = this.#waiting > 0 ? idleTimeout : idleTimeout - idle;
     }
+  }
+
+  /** Whoever created the session asks, where a message does not say who does. */
+  #creator(): Requester {
+    const { by, subject } = this.#input;
+    return by ?? { actor: { kind: 'service-account', id: subject, client: null }, requestId: null };
   }
 
   #historyIsLong(): boolean {
@@ -191,7 +203,8 @@ class Session {
     this.#waitingIds.delete(turn.turnId);
     const { tenant, sessionId } = this.#input;
     const end = await this.#generate(turn);
-    const stored = await store((activities) => activities.finishTurn({ tenant, sessionId, turn, ...end }));
+    const by = turn.by ?? this.#creator();
+    const stored = await store((activities) => activities.finishTurn({ tenant, sessionId, turn, by, ...end }));
     this.#turns = Math.max(this.#turns, stored.number);
     return stored;
   }
@@ -202,7 +215,8 @@ class Session {
     const scope = new CancellationScope({ cancellable: true });
     this.#running = { turnId: turn.turnId, scope };
     try {
-      const input = { tenant, sessionId, turn, ...(persona === undefined ? {} : { persona }) };
+      const by = turn.by ?? this.#creator();
+      const input = { tenant, sessionId, turn, by, ...(persona === undefined ? {} : { persona }) };
       const generation = await scope.run(() => generate(input));
       return { generation, status: generation.outcome, error: null };
     } catch (error) {
@@ -236,8 +250,9 @@ class Session {
     await quick.interruptTurn({ tenant, sessionId, turnId: running.turnId }).catch(() => undefined);
   }
 
-  async #close(): Promise<void> {
+  async #close(by: Requester | undefined): Promise<void> {
     this.#closing ??= 'client';
+    this.#closedBy ??= by;
     await this.#interrupt();
     await condition(() => this.#closed);
   }

@@ -198,7 +198,11 @@ export class OpenFga {
     await this.#call('GET', '/healthz');
   }
 
-  async *#pages<Content>(method: 'GET' | 'POST', path: string, filter: object = {}): AsyncGenerator<Content> {
+  async *#pages<Content extends object>(
+    method: 'GET' | 'POST',
+    path: string,
+    filter: object = {},
+  ): AsyncGenerator<Content & Page> {
     for (let token = ''; ; ) {
       const body = { ...filter, page_size: 100, ...(token && { continuation_token: token }) };
       const query = method === 'GET' ? `?${new URLSearchParams(entries(body))}` : '';
