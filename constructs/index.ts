@@ -78,6 +78,7 @@ export {
 export { Keycloak, type KeycloakProps, type RealmDocument } from './keycloak/index.ts';
 export { type PlaneQuota, RegionNamespaces, type RegionNamespacesProps } from './namespace/index.ts';
 export { type Bucket, ObjectStore, type ObjectStoreProps } from './object-store/index.ts';
+export { Opa, type OpaProps } from './opa/index.ts';
 export { OpenFga, type OpenFgaProps } from './openfga/index.ts';
 export { Orchestrator, type OrchestratorProps } from './orchestrator/index.ts';
 export { Policy, type PolicyProps, policyBucket } from './policy/index.ts';

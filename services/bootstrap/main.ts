@@ -1,3 +1,4 @@
+import { runAdmission } from './admission/command.ts';
 import { runDatabases } from './database/databases.ts';
 import { Failure, messageOf } from './failure.ts';
 import { runKafka } from './kafka/command.ts';
@@ -18,6 +19,7 @@ const commands: Readonly<Record<string, (env: Environment) => Promise<void>>> = 
   'realm-keys': runRealmKeys,
   kafka: runKafka,
   'object-store': runObjectStore,
+  admission: runAdmission,
 };
 
 /** Runs one command. @returns the exit code: 0 done, 1 failed, 2 no such command. */

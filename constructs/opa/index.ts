@@ -1,0 +1,1 @@
+export { Opa, type OpaProps } from './opa.ts';
