@@ -1,3 +1,4 @@
+import type { QuotaTables } from '@somagent/governance/quota-migration.ts';
 import type { TenantDatabase } from '@somagent/kit';
 import type { Generated } from 'kysely';
 
@@ -81,7 +82,7 @@ export interface ControlTable {
 }
 
 /** The tables of the database `identity`. */
-export interface Tables {
+export interface Tables extends QuotaTables {
   tenant: TenantTable;
   team: TeamTable;
   account: AccountTable;

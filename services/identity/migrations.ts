@@ -1,3 +1,4 @@
+import { quotaMigration } from '@somagent/governance/quota-migration.ts';
 import { isolateTenants } from '@somagent/kit';
 import { outboxMigration } from '@somagent/kit/outbox.ts';
 import { type Kysely, sql } from 'kysely';
@@ -90,6 +91,7 @@ const tables: Migration = {
 export const migrations: Readonly<Record<string, Migration>> = {
   '0001-outbox': outboxMigration,
   '0002-identity': tables,
+  '0003-quota': quotaMigration,
 };
 
 /**

@@ -1,3 +1,4 @@
+import { platformTenant } from '@somagent/governance';
 import { sql } from 'kysely';
 import type { Database } from './database.ts';
 import type { Change, Ledger, Origin } from './ledger.ts';
@@ -21,9 +22,21 @@ export class Revocations {
     this.#db = db;
   }
 
-  /** Revokes a login session or a token. Repeated, it changes nothing. @returns whether anything changed. */
-  revoke(origin: Origin, tenant: string, kind: 'session' | 'token', id: string, reason: string): Promise<boolean> {
-    return this.#ledger.change(tenant, origin, (change) => addRevocation(change, { tenant, kind, id, reason }));
+  /**
+   * Revokes a login session or a token. Repeated, it changes nothing.
+   * @param tenant null: of somebody of the platform
+   * @returns whether anything changed.
+   */
+  revoke(
+    origin: Origin,
+    tenant: string | null,
+    kind: 'session' | 'token',
+    id: string,
+    reason: string,
+  ): Promise<boolean> {
+    return this.#ledger.change(tenant, origin, (change) =>
+      addRevocation(change, { tenant: tenant ?? platformTenant, kind, id, reason }),
+    );
   }
 
   /** Forgets revocations whose credentials have expired by themselves. @returns how many. */
