@@ -1,34 +1,23 @@
-import type { RouteConfig, RouteHandler } from '@hono/zod-openapi';
-import { type Turn, type TurnInput, turnEnds } from '@somagent/orchestrator/contract.ts';
+import { type Caller, type GovernedEnv, type Handlers, Problem } from '@somagent/governance';
+import { type Requester, type Turn, type TurnInput, turnEnds } from '@somagent/orchestrator/contract.ts';
+import { type RelationChecker, tenantObject } from '@somagent/relations';
 import type { Context } from 'hono';
-import type { Caller } from './authentication.ts';
 import { eventStream, type StreamSources } from './event-stream.ts';
 import { decodeCursor, encodeCursor, identifierFor } from './identifiers.ts';
-import { Problem } from './problem.ts';
+import { generationFailed, keyReused, sessionClosed } from './problems.ts';
 import type { SessionView } from './reader.ts';
 import type { Routes } from './routes.ts';
 import { type SessionAddress, SessionEnded, type Sessions } from './sessions.ts';
 
-/** What a request carries after the middleware. */
-export interface GatewayEnv {
-  Variables: { caller: Caller; requestId: string; receivedAt: number };
-}
-
 /** What the handlers work with. */
 export interface HandlerDependencies extends StreamSources {
   readonly sessions: Sessions;
+  readonly relations: Pick<RelationChecker, 'check'>;
 }
 
-/** A handler for each declared route, no more and no less. */
-export type Handlers = {
-  readonly [Name in Exclude<keyof Routes, 'getOpenApi'>]: Routes[Name] extends RouteConfig
-    ? RouteHandler<Routes[Name], GatewayEnv>
-    : never;
-};
-
 /** The handlers of the routes. The tenant always comes from the token. */
-export function createHandlers(dependencies: HandlerDependencies): Handlers {
-  const { reader, sessions } = dependencies;
+export function createHandlers(dependencies: HandlerDependencies): Handlers<Routes> {
+  const { reader, sessions, relations } = dependencies;
 
   const viewOf = async ({ tenant, sessionId }: SessionAddress): Promise<SessionView> => {
     const view = await reader.session(tenant, sessionId);
@@ -41,7 +30,7 @@ export function createHandlers(dependencies: HandlerDependencies): Handlers {
     const view = await viewOf(address);
     const turn = await reader.turn(address.tenant, address.sessionId, turnId);
     if (turn !== undefined) return turn;
-    if (view.status === 'closed') throw new Problem('session-closed', 'start a new session');
+    if (view.status === 'closed') throw new Problem(sessionClosed, 'start a new session');
     throw new Problem('unavailable', 'the session does not take turns at the moment: try again', {
       'retry-after': '2',
     });
@@ -56,11 +45,18 @@ export function createHandlers(dependencies: HandlerDependencies): Handlers {
   return {
     createSession: async (context) => {
       const { persona, prompt } = context.req.valid('json');
-      const { tenant, subject } = context.get('caller');
+      const { tenant, subject, teams } = context.get('caller');
       const key = context.req.valid('header')['idempotency-key'];
       const sessionId = identifierFor(key, 'session', tenant, subject);
       const address = { tenant, sessionId };
-      const start = { tenant, sessionId, subject, ...(persona === undefined ? {} : { persona }) };
+      const start = {
+        tenant,
+        sessionId,
+        subject,
+        teams,
+        by: requesterOf(context),
+        ...(persona === undefined ? {} : { persona }),
+      };
       if (prompt === undefined) {
         await orStored(sessions.open(start), async () => void (await viewOf(address)));
         return context.json(await viewOf(address), 201);
@@ -77,7 +73,10 @@ export function createHandlers(dependencies: HandlerDependencies): Handlers {
       if (cursor !== undefined && after === undefined) {
         throw new Problem('invalid-request', 'cursor is not one of ours: take nextCursor of the page before');
       }
-      const found = await reader.sessions(context.get('caller').tenant, limit + 1, after);
+      const caller = context.get('caller');
+      // The same people as by `can_view` of a session: its owner and team, and whoever may look at the whole tenant.
+      const seesAll = await relations.check(caller, 'can_audit', tenantObject(caller.tenant), { use: 'read' });
+      const found = await reader.sessions(caller.tenant, seesAll.held ? null : caller, limit + 1, after);
       const page = found.slice(0, limit);
       const last = page.at(-1);
       const more = found.length > limit && last !== undefined;
@@ -104,7 +103,7 @@ export function createHandlers(dependencies: HandlerDependencies): Handlers {
       }
       const turn = await orStored(sessions.turn(address, input), () => storedTurn(address, input.turnId));
       requireSamePrompt(turn, prompt);
-      if (turn.status === 'failed') throw new Problem('generation-failed', turn.error ?? 'the generation failed');
+      if (turn.status === 'failed') throw new Problem(generationFailed, turn.error ?? 'the generation failed');
       return context.json(turn, 200);
     },
 
@@ -125,14 +124,14 @@ export function createHandlers(dependencies: HandlerDependencies): Handlers {
       const { turnId } = context.req.valid('query');
       const result = await orStored(sessions.cancelTurn(address, turnId), async () => {
         await viewOf(address);
-        throw new Problem('session-closed', 'there is no turn to cancel');
+        throw new Problem(sessionClosed, 'there is no turn to cancel');
       });
       return context.json(result, 200);
     },
 
     closeSession: async (context) => {
       const address = addressOf(context.get('caller'), context.req.valid('param'));
-      await orStored(sessions.close(address), async () => undefined);
+      await orStored(sessions.close(address, requesterOf(context)), async () => undefined);
       return context.json(await viewOf(address), 200);
     },
   };
@@ -140,14 +139,21 @@ export function createHandlers(dependencies: HandlerDependencies): Handlers {
 
 const addressOf = ({ tenant }: Caller, { id }: { readonly id: string }): SessionAddress => ({ tenant, sessionId: id });
 
-const turnOf = (context: Context<GatewayEnv>, turnId: string, prompt: string): TurnInput => ({
+const turnOf = (context: Context<GovernedEnv>, turnId: string, prompt: string): TurnInput => ({
   turnId,
   prompt,
   receivedAt: context.get('receivedAt'),
+  by: requesterOf(context),
 });
+
+/** Who asks, as events say it. */
+function requesterOf(context: Context<GovernedEnv>): Requester {
+  const { kind, subject: id, client } = context.get('caller');
+  return { actor: { kind, id, client }, requestId: context.get('requestId') };
+}
 
 function requireSamePrompt(turn: Turn, prompt: string): void {
   if (turn.prompt !== prompt) {
-    throw new Problem('key-reused', 'Idempotency-Key was sent before with another prompt: use a new key');
+    throw new Problem(keyReused, 'Idempotency-Key was sent before with another prompt: use a new key');
   }
 }

@@ -2,6 +2,7 @@ import type { TenantDatabase } from '@somagent/kit';
 import { type EventType, type Turn, workflowIdOf } from '@somagent/orchestrator/contract.ts';
 import { type Database, ofTenant } from '@somagent/orchestrator/database.ts';
 import { turnColumns } from '@somagent/orchestrator/session-store.ts';
+import { sql } from 'kysely';
 import type { Cursor } from './identifiers.ts';
 
 /** A session as clients see it. */
@@ -33,6 +34,15 @@ export interface EventFilter {
   readonly limit: number;
 }
 
+/** Who sees a session because it is theirs or their team's. */
+export interface Viewer {
+  readonly subject: string;
+  readonly teams: readonly string[];
+}
+
+const visibleTo = (viewer: Viewer | null) => sql<boolean>`
+  (subject = ${viewer?.subject ?? ''} or teams && ${viewer?.teams ?? []}::text[])`;
+
 const sessionColumns = ['tenant', 'id', 'status', 'close_reason', 'persona', 'created_at', 'closed_at'] as const;
 
 /** Everything that the gateway reads. It writes nothing: that is the workflow's part. */
@@ -54,13 +64,28 @@ export class SessionReader {
     return row && viewOf(row);
   }
 
-  /** Sessions of a tenant, newest first, after the cursor. */
-  async sessions(tenant: string, limit: number, after?: Cursor): Promise<SessionView[]> {
+  /** Whom a session belongs to. */
+  async ownerOf(
+    tenant: string,
+    id: string,
+  ): Promise<{ readonly subject: string; readonly teams: readonly string[] } | undefined> {
+    return this.#db
+      .of(tenant)
+      .selectFrom('session')
+      .select(['subject', 'teams'])
+      .where(ofTenant(tenant))
+      .where('id', '=', id)
+      .executeTakeFirst();
+  }
+
+  /** Sessions of a tenant that somebody may see, newest first, after the cursor. */
+  async sessions(tenant: string, viewer: Viewer | null, limit: number, after?: Cursor): Promise<SessionView[]> {
     const rows = await this.#db
       .of(tenant)
       .selectFrom('session')
       .select(sessionColumns)
       .where(ofTenant(tenant))
+      .$if(viewer !== null, (query) => query.where(visibleTo(viewer)))
       .$if(after !== undefined, (query) =>
         query.where(({ eb, refTuple, tuple }) =>
           eb(refTuple('created_at', 'id'), '<', tuple(after?.createdAt ?? new Date(), after?.id ?? '')),

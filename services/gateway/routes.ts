@@ -1,9 +1,16 @@
-import { createRoute, z } from '@hono/zod-openapi';
+import { z } from '@hono/zod-openapi';
+import {
+  body,
+  type Caller,
+  commonResponses,
+  declareRoute,
+  failed,
+  json,
+  openApiRoute,
+  type PathValues,
+} from '@somagent/governance';
 import { promptLimit } from '@somagent/orchestrator/contract.ts';
-
-const problem = z
-  .object({ type: z.string(), title: z.string(), status: z.int(), detail: z.string(), requestId: z.string() })
-  .openapi('Problem');
+import { objectOf } from '@somagent/relations/tuples.ts';
 
 const usage = z.object({ promptTokens: z.int(), completionTokens: z.int() }).openapi('Usage');
 
@@ -50,39 +57,26 @@ const idempotency = z.object({
   }),
 });
 
-const json = <Schema extends z.ZodType>(schema: Schema, description: string) => ({
-  description,
-  content: { 'application/json': { schema } },
-});
-const body = <Schema extends z.ZodType>(schema: Schema) => ({
-  body: { required: true, content: { 'application/json': { schema } } },
-});
-const failed = (description: string) => ({ description, content: { 'application/problem+json': { schema: problem } } });
-
-/** What every route can answer with. */
-const common = {
-  400: failed('The request is not valid'),
-  401: failed('No token, or one that is not accepted'),
-  403: failed('A token without a tenant'),
-  429: failed('Too many requests'),
-  503: failed('A part of the platform does not answer'),
-};
-const ofSession = { ...common, 404: failed('No such session of this tenant') };
+const ofSession = { ...commonResponses, 404: failed('No such session of this tenant') };
 const stream = { description: 'Events, text/event-stream', content: { 'text/event-stream': { schema: z.string() } } };
 
-/** Says which capability a route asks for; the policy input is made from it. */
-const needs = (capability: string) => ({ 'x-capability': capability, security: [{ bearer: [] }] });
+/** Asks for a relation to the session that the path names, in the caller's tenant: another tenant's can't be named. */
+const toSession = (relation: 'can_view' | 'can_use' | 'can_close') => ({
+  relation,
+  object: ({ id = '' }: PathValues, { tenant }: Caller) => objectOf('session', tenant, id),
+});
 
 /**
  * Every route of the API, once. The server, the OpenAPI document and the list of protected endpoints come from here.
  */
 export const routes = {
-  createSession: createRoute({
+  createSession: declareRoute({
     method: 'post',
     path: '/v1/sessions',
     operationId: 'createSession',
     summary: 'Start a session, with a prompt also its first turn',
-    ...needs('session:create'),
+    capability: 'session:create',
+    audit: 'write',
     request: {
       headers: idempotency,
       ...body(z.object({ persona: z.string().trim().min(1).max(4000).optional(), prompt: prompt.optional() }).strict()),
@@ -91,15 +85,16 @@ export const routes = {
       201: json(session.extend({ turn: turn.optional() }), 'The session, and the first turn when there was a prompt'),
       409: failed('The key belongs to a session that is closed'),
       422: failed('The key was used with another prompt'),
-      ...common,
+      ...commonResponses,
     },
   }),
-  listSessions: createRoute({
+  listSessions: declareRoute({
     method: 'get',
     path: '/v1/sessions',
     operationId: 'listSessions',
     summary: 'Sessions of the tenant, newest first',
-    ...needs('session:read'),
+    capability: 'session:read',
+    audit: 'read',
     request: {
       query: z.object({ limit: z.coerce.number().int().min(1).max(100).default(20), cursor: z.string().optional() }),
     },
@@ -108,24 +103,28 @@ export const routes = {
         z.object({ sessions: z.array(session), nextCursor: z.string().nullable() }).openapi('SessionPage'),
         'A page; ask again with nextCursor for the next',
       ),
-      ...common,
+      ...commonResponses,
     },
   }),
-  getSession: createRoute({
+  getSession: declareRoute({
     method: 'get',
     path: '/v1/sessions/{id}',
     operationId: 'getSession',
     summary: 'A session with its turns',
-    ...needs('session:read'),
+    capability: 'session:read',
+    audit: 'read',
+    relation: toSession('can_view'),
     request: { params: sessionParams },
     responses: { 200: json(session.extend({ turns: z.array(turn) }), 'The session'), ...ofSession },
   }),
-  createTurn: createRoute({
+  createTurn: declareRoute({
     method: 'post',
     path: '/v1/sessions/{id}/turns',
     operationId: 'createTurn',
     summary: 'Ask; the answer comes whole, or token by token with Accept: text/event-stream',
-    ...needs('session:turn'),
+    capability: 'session:turn',
+    audit: 'write',
+    relation: toSession('can_use'),
     request: { params: sessionParams, headers: idempotency, ...body(z.object({ prompt }).strict()) },
     responses: {
       200: {
@@ -138,24 +137,28 @@ export const routes = {
       ...ofSession,
     },
   }),
-  streamEvents: createRoute({
+  streamEvents: declareRoute({
     method: 'get',
     path: '/v1/sessions/{id}/events',
     operationId: 'streamEvents',
     summary: 'What happens in a session, from its beginning or after Last-Event-ID, until it closes',
-    ...needs('session:read'),
+    capability: 'session:read',
+    audit: 'read',
+    relation: toSession('can_view'),
     request: {
       params: sessionParams,
       headers: z.object({ 'last-event-id': z.coerce.number().int().min(0).optional() }),
     },
     responses: { 200: stream, ...ofSession },
   }),
-  cancelTurn: createRoute({
+  cancelTurn: declareRoute({
     method: 'post',
     path: '/v1/sessions/{id}/cancel',
     operationId: 'cancelTurn',
     summary: 'Cancel the running turn, or the one that turnId names',
-    ...needs('session:turn'),
+    capability: 'session:turn',
+    audit: 'write',
+    relation: toSession('can_use'),
     request: { params: sessionParams, query: z.object({ turnId: z.uuid().optional() }) },
     responses: {
       200: json(z.object({ cancelled: z.uuid().nullable() }), 'The turn that was cancelled, null when none ran'),
@@ -163,23 +166,18 @@ export const routes = {
       ...ofSession,
     },
   }),
-  closeSession: createRoute({
+  closeSession: declareRoute({
     method: 'delete',
     path: '/v1/sessions/{id}',
     operationId: 'closeSession',
     summary: 'Close a session; a running turn is cancelled. Closing a closed session changes nothing',
-    ...needs('session:close'),
+    capability: 'session:close',
+    audit: 'write',
+    relation: toSession('can_close'),
     request: { params: sessionParams },
     responses: { 200: json(session, 'The closed session'), ...ofSession },
   }),
-  getOpenApi: createRoute({
-    method: 'get',
-    path: '/openapi.json',
-    operationId: 'getOpenApi',
-    summary: 'This API as an OpenAPI 3.1 document',
-    ...needs('api:describe'),
-    responses: { 200: json(z.record(z.string(), z.unknown()), 'The document'), ...common },
-  }),
+  getOpenApi: openApiRoute,
 };
 
 export type Routes = typeof routes;

@@ -1,6 +1,9 @@
+import { Problem } from '@somagent/governance';
 import {
   type CancelResult,
+  type CloseInput,
   messages,
+  type Requester,
   refusals,
   type SessionInput,
   sessionWorkflow,
@@ -19,7 +22,7 @@ import {
   type WorkflowUpdateHandle,
   WorkflowUpdateRPCTimeoutOrCancelledError,
 } from '@temporalio/client';
-import { Problem } from './problem.ts';
+import { tooManyTurns } from './problems.ts';
 
 /** A session workflow, as the gateway addresses it. */
 export interface SessionAddress {
@@ -98,8 +101,9 @@ export class Sessions {
   }
 
   /** Ends the session; resolves when its end is stored. */
-  async close(address: SessionAddress): Promise<void> {
-    await translate(() => this.#handle(address).executeUpdate(messages.close, { args: [] }));
+  async close(address: SessionAddress, by: Requester): Promise<void> {
+    const input: CloseInput = { by };
+    await translate(() => this.#handle(address).executeUpdate(messages.close, { args: [input] }));
   }
 
   #handle({ tenant, sessionId }: SessionAddress) {
@@ -147,7 +151,7 @@ function refusalOf(cause: unknown): Error | undefined {
     case 'AcceptedUpdateCompletedWorkflow':
       return new SessionEnded();
     case refusals.busy:
-      return new Problem('too-many-turns', cause.message, { 'retry-after': '1' });
+      return new Problem(tooManyTurns, cause.message, { 'retry-after': '1' });
     case refusals.invalid:
       return new Problem('invalid-request', cause.message);
     default:
