@@ -152,10 +152,14 @@ export class OpenFga {
       .objects;
   }
 
-  /** Every tuple, page by page. */
-  async *tuples(store: string): AsyncGenerator<Tuple> {
+  /**
+   * Every tuple, page by page, or those of a filter.
+   * @param filter an object, or a user with all objects of a type (`team:`)
+   */
+  async *tuples(store: string, filter?: { readonly object: string; readonly user?: string }): AsyncGenerator<Tuple> {
     type Tuples = { readonly tuples: readonly { readonly key: Tuple }[] };
-    for await (const page of this.#pages<Tuples>('POST', `/stores/${store}/read`)) {
+    const body = filter === undefined ? {} : { tuple_key: filter };
+    for await (const page of this.#pages<Tuples>('POST', `/stores/${store}/read`, body)) {
       for (const { key } of page.tuples) yield withoutNull(key);
     }
   }
@@ -185,12 +189,16 @@ export class OpenFga {
     });
   }
 
-  /** Changes after the token, oldest first, and the token to go on with. */
-  async changes(store: string, token: string | undefined): Promise<{ changes: readonly TupleChange[]; token: string }> {
+  /** Changes after a token, or since a time, oldest first, and the token to go on with. */
+  async changes(
+    store: string,
+    from: { readonly token: string } | { readonly since: Date },
+  ): Promise<{ readonly changes: readonly TupleChange[]; readonly token: string }> {
     type Changes = Page & { readonly changes: readonly TupleChange[] };
-    const query = new URLSearchParams({ page_size: '100', ...(token && { continuation_token: token }) });
+    const start = 'token' in from ? { continuation_token: from.token } : { start_time: from.since.toISOString() };
+    const query = new URLSearchParams({ page_size: '100', ...start });
     const page = await this.#call<Changes>('GET', `/stores/${store}/changes?${query}`);
-    return { changes: page.changes, token: page.continuation_token || (token ?? '') };
+    return { changes: page.changes, token: page.continuation_token ?? '' };
   }
 
   /** Whether the server serves. @throws RelationsUnavailable */

@@ -1,4 +1,5 @@
-import { httpsUrl, text } from '@somagent/kit';
+import { controlVariables, count, httpsUrl, kafkaVariables, port, postgresVariables, text } from '@somagent/kit';
+import { z } from 'zod';
 import { type CheckerOptions, RelationChecker } from './checker.ts';
 import { OpenFga } from './client.ts';
 import { locateModel, storeName } from './store.ts';
@@ -32,3 +33,27 @@ export function relationCheckerOf(config: OpenFgaConfig, options: Pick<CheckerOp
   const client = openFgaOf(config);
   return new RelationChecker({ ...options, client, locate: () => locateModel(client, config.OPENFGA_STORE) });
 }
+
+const { IDENTITY_URL, IDENTITY_CA_FILE, IDENTITY_TOKEN_FILE } = controlVariables;
+
+/** The variables of `reconcile`. */
+export const reconcileSchema = z.object({
+  ...openFgaVariables,
+  ...kafkaVariables,
+  // Of the database of sessions.
+  ...postgresVariables,
+  IDENTITY_URL,
+  IDENTITY_CA_FILE,
+  IDENTITY_TOKEN_FILE,
+});
+
+/** The variables of `worker`. */
+export const workerSchema = reconcileSchema.extend({
+  HEALTH_PORT: port('the port of /healthz and /readyz').default(8081),
+  RECONCILE_SECONDS: count('the seconds between two reconciliations').default(300),
+});
+
+/** Configuration of `reconcile`. */
+export type ReconcileConfig = z.output<typeof reconcileSchema>;
+/** Configuration of `worker`. */
+export type WorkerConfig = z.output<typeof workerSchema>;
