@@ -1,10 +1,12 @@
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
+import * as oidc from 'openid-client';
 import { z } from 'zod';
 import { parseEvents, type ServerEvent } from './events.ts';
 import { CliFailure, exitCodes, reasonOf } from './failure.ts';
-import type { Target } from './target.ts';
+import { asking, discover, type Issuer, refusalOf } from './issuer.ts';
+import { currentLogin } from './login.ts';
+import { type AgentIdentity, isPerson, type Target } from './target.ts';
 
-const tokenSchema = z.object({ access_token: z.string().min(1) });
 const problemSchema = z.object({
   title: z.string().optional(),
   detail: z.string().optional(),
@@ -56,20 +58,10 @@ export class Gateway {
     this.#signal = signal;
   }
 
-  /** Signs in with the client's own secret (RFC 6749 §4.4). The token stays in memory. */
+  /** Takes a token of the person who is signed in, else of the agent. It stays in memory. */
   static async signIn(target: Target, signal: AbortSignal): Promise<Gateway> {
     if (target.ca !== undefined) setDefaultCACertificates([...getCACertificates('default'), target.ca]);
-    const { clientId, clientSecret } = target.identity;
-    const basic = Buffer.from(`${encodeURIComponent(clientId)}:${encodeURIComponent(clientSecret)}`).toString('base64');
-    const response = await request('Keycloak', `${target.issuerUrl}/protocol/openid-connect/token`, {
-      method: 'POST',
-      headers: { authorization: `Basic ${basic}` },
-      body: new URLSearchParams({ grant_type: 'client_credentials' }),
-      signal,
-    });
-    if (!response.ok) throw await signInRefused(response, clientId, target.issuerUrl);
-    const { access_token } = tokenSchema.parse(await response.json());
-    return new Gateway(target.gatewayUrl, access_token, signal);
+    return new Gateway(target.gatewayUrl, await tokenOf(target, signal), signal);
   }
 
   /** Sends a request and checks the shape of the JSON answer. */
@@ -109,6 +101,30 @@ export class Gateway {
   }
 }
 
+async function tokenOf(target: Target, signal: AbortSignal): Promise<string> {
+  const { identity, issuerUrl: url, ca, patience } = target;
+  const issuer = { url, ca, patience, signal };
+  if (!isPerson(identity)) return agentToken(issuer, identity);
+  const login = await currentLogin(issuer, identity.store);
+  if (login !== undefined) return login.accessToken;
+  throw new CliFailure(`nobody is signed in at ${url} any more`, 'soma login', exitCodes.refused);
+}
+
+/** Signs in with the client's own secret (RFC 6749 §4.4). */
+async function agentToken(issuer: Issuer, { clientId, clientSecret }: AgentIdentity): Promise<string> {
+  const config = await discover(issuer, clientId, clientSecret);
+  try {
+    return (await asking(issuer, () => oidc.clientCredentialsGrant(config))).access_token;
+  } catch (error) {
+    if (error instanceof CliFailure) throw error;
+    throw new CliFailure(
+      `Keycloak did not let client ${clientId} in: ${refusalOf(error)}`,
+      'check --client and its secret; soma up repairs the realm',
+      exitCodes.refused,
+    );
+  }
+}
+
 async function request(name: string, url: string, init: RequestInit): Promise<Response> {
   try {
     return await fetch(url, init);
@@ -130,16 +146,6 @@ async function problemOf(response: Response): Promise<string> {
   const problem = parsed.success ? parsed.data : {};
   const text = problem.detail ?? problem.error_description ?? problem.title ?? problem.error;
   return text === undefined ? `status ${response.status}` : `${text} (${response.status})`;
-}
-
-async function signInRefused(response: Response, clientId: string, issuer: string): Promise<CliFailure> {
-  const problem = await problemOf(response);
-  if (response.status >= 500) return new CliFailure(`Keycloak at ${issuer} failed: ${problem}`, 'soma logs keycloak');
-  return new CliFailure(
-    `Keycloak did not let client ${clientId} in: ${problem}`,
-    'check --client and its secret; soma up repairs the realm',
-    exitCodes.refused,
-  );
 }
 
 async function refused(response: Response, what: string): Promise<CliFailure> {

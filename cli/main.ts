@@ -28,6 +28,7 @@ const program = createProgram({
   env: process.env,
   signal: interrupt.signal,
   write: (text) => process.stdout.write(text),
+  say: (text) => process.stderr.write(text),
 });
 tab(program, { completionCommandName: 'completion' });
 try {

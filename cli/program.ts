@@ -2,6 +2,8 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { whichKubeconfig } from '../stacks/runner/which-kubeconfig.ts';
 import type { Cluster } from './cluster.ts';
 import { CliFailure, exitCodes } from './failure.ts';
+import type { LoginContext } from './login.ts';
+import { LoginStore } from './login-store.ts';
 import { showLogs } from './logs.ts';
 import { readOutputs } from './outputs.ts';
 import { downSteps, runSteps, statusSteps, upSteps } from './platform.ts';
@@ -15,7 +17,7 @@ import {
   startSession,
 } from './session.ts';
 import { showStatus } from './status.ts';
-import { resolveTarget, type TargetOptions } from './target.ts';
+import { resolvePlatform, resolveTarget, type TargetOptions } from './target.ts';
 
 /** What the program needs of the process that it runs in. */
 export interface ProgramContext {
@@ -24,6 +26,8 @@ export interface ProgramContext {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly signal: AbortSignal;
   readonly write: (text: string) => void;
+  /** Writes to standard error. */
+  readonly say: (text: string) => void;
 }
 
 interface GlobalOptions extends TargetOptions {
@@ -51,6 +55,7 @@ export function createProgram(context: ProgramContext): Command {
     .exitOverride();
   const surroundings = () => new Surroundings(program, context);
   addPlatformCommands(program, context, surroundings);
+  addLoginCommands(program, surroundings);
   addSessionCommands(program, surroundings);
   return program;
 }
@@ -83,6 +88,17 @@ class Surroundings {
       command: 'npx soma',
     };
   }
+
+  /** @param target options of the command itself */
+  login(target: Partial<TargetOptions>): LoginContext {
+    const { root, env, signal, write, say } = this.#context;
+    const options = { ...this.options, ...target };
+    const issuer = async () => {
+      const found = await resolvePlatform(options, { root, env, cluster: () => this.cluster() });
+      return { url: found.issuerUrl, ca: found.ca, patience: found.patience, signal };
+    };
+    return { issuer, store: new LoginStore(env), json: this.options.json === true, write, say };
+  }
 }
 
 type Make = () => Surroundings;
@@ -104,7 +120,7 @@ function addPlatformCommands(program: Command, context: ProgramContext, make: Ma
       const { options: global } = make();
       await runSteps(root, upSteps(global), signal);
       if (!options.session || (readOutputs(root, global.stack)?.clients.length ?? 0) === 0) return;
-      await startSession(make().session({}), { question: options.question, report: true });
+      await startSession(make().session({ agent: true }), { question: options.question, report: true });
     });
   program
     .command('down')
@@ -134,13 +150,39 @@ function addPlatformCommands(program: Command, context: ProgramContext, make: Ma
     );
 }
 
-function withTarget(command: Command): Command {
+function withPlatform(command: Command): Command {
   return command
-    .option('--client <id>', 'client to sign in as (SOMA_CLIENT_ID; default: the first of the stack)')
-    .option('--client-secret-file <file>', "file with the client's secret (or SOMA_CLIENT_SECRET; default: its Secret)")
     .option('--gateway <url>', 'gateway (SOMA_GATEWAY_URL; default: of the stack)')
     .option('--issuer <url>', 'issuer of tokens (SOMA_ISSUER_URL; default: of the stack)')
     .option('--ca-file <file>', "authority to trust (SOMA_CA_FILE; default: the region's)");
+}
+
+function withTarget(command: Command): Command {
+  return withPlatform(command)
+    .option('--agent', "act as the tenant's agent, also while you are signed in")
+    .option('--client <id>', 'client to sign in as (SOMA_CLIENT_ID; default: the first of the stack)')
+    .option(
+      '--client-secret-file <file>',
+      "file with the client's secret (or SOMA_CLIENT_SECRET; default: its Secret)",
+    );
+}
+
+function addLoginCommands(program: Command, make: Make): void {
+  const add = (name: string, description: string) => withPlatform(program.command(name).description(description));
+  // openid-client and its cryptography are loaded by those who sign in, not by help and completion.
+  const commands = () => import('./login.ts');
+  add('login', 'sign in as a person, in a browser; other commands then act for you')
+    .option('--device', 'sign in on another device, by a code')
+    .option('--no-browser', 'print the address only')
+    .action(async (options) =>
+      (await commands()).login(make().login(options), { device: options.device === true, browser: options.browser }),
+    );
+  add('logout', 'end your session and forget its tokens').action(async (options) =>
+    (await commands()).logout(make().login(options)),
+  );
+  add('whoami', 'who is signed in, with tenant, roles and teams').action(async (options) =>
+    (await commands()).whoAmI(make().login(options)),
+  );
 }
 
 function addSessionCommands(program: Command, make: Make): void {

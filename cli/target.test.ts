@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { Cluster } from './cluster.ts';
 import { exitCodes } from './failure.ts';
-import { resolveTarget } from './target.ts';
+import { LoginStore } from './login-store.ts';
+import { isPerson, resolveTarget } from './target.ts';
 
 /** A cluster that must not be asked: the case under test gives everything by other means. */
 const noCluster = async (): Promise<Cluster> => {
@@ -45,6 +46,7 @@ describe('resolveTarget', () => {
       gatewayUrl: 'https://localhost:8443',
       issuerUrl: 'https://localhost:8444/realms/somagent',
       ca: 'a certificate',
+      patience: 20,
       identity: { clientId: 'acme-agent', clientSecret: 'from the environment' },
     });
   });
@@ -67,6 +69,30 @@ describe('resolveTarget', () => {
       [target.gatewayUrl, target.issuerUrl, target.identity],
       ['https://flag', 'https://env/issuer', { clientId: 'env-agent', clientSecret: 'from a file' }],
     );
+  });
+
+  it('acts for the person who is signed in, unless a client is named or the agent is asked for', async () => {
+    const person = { ...env, XDG_STATE_HOME: join(root, 'state') };
+    new LoginStore(person).write({
+      issuer: 'https://localhost:8444/realms/somagent',
+      username: 'ada',
+      accessToken: 'a',
+      refreshToken: 'r',
+      expiresAt: 0,
+    });
+    const identityOf = async (options: object, more: object = {}) =>
+      (
+        await resolveTarget(
+          { stack: 'dev', caFile: caFile(), ...options },
+          { root, env: { ...person, ...more }, cluster: noCluster },
+        )
+      ).identity;
+    assert.equal(isPerson(await identityOf({})), true);
+    assert.equal(isPerson(await identityOf({ issuer: 'https://elsewhere/realms/somagent' })), false);
+    const agent = { clientId: 'acme-agent', clientSecret: 'from the environment' };
+    assert.deepEqual(await identityOf({ agent: true }), agent);
+    assert.deepEqual(await identityOf({ client: 'acme-agent' }), agent);
+    assert.deepEqual(await identityOf({}, { SOMA_CLIENT_ID: 'acme-agent' }), agent);
   });
 
   it('says what to run when nothing is known, and which stacks are', async () => {

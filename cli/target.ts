@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs';
 import type { Cluster } from './cluster.ts';
 import { CliFailure, exitCodes } from './failure.ts';
+import { LoginStore } from './login-store.ts';
 import { knownStacks, type Outputs, readOutputs } from './outputs.ts';
+import { patienceOf } from './patience.ts';
 
 /** Options that every command about a running platform has; each also has an environment variable. */
 export interface TargetOptions {
@@ -11,23 +13,40 @@ export interface TargetOptions {
   readonly caFile?: string;
   readonly client?: string;
   readonly clientSecretFile?: string;
+  /** Acts as the tenant's agent, also while a person is signed in. */
+  readonly agent?: boolean;
   readonly region?: string;
   readonly kubeconfig?: string;
   readonly context?: string;
 }
 
-export interface Identity {
+/** A client that signs in with its own secret. */
+export interface AgentIdentity {
   readonly clientId: string;
   readonly clientSecret: string;
 }
 
-/** Where the platform is and who asks. */
-export interface Target {
+/** The person who has signed in on this machine. */
+export interface PersonIdentity {
+  readonly store: LoginStore;
+}
+
+/** Whether it is a person who asks. */
+export const isPerson = (identity: AgentIdentity | PersonIdentity): identity is PersonIdentity => 'store' in identity;
+
+/** Where the platform is. */
+export interface Platform {
   readonly gatewayUrl: string;
   readonly issuerUrl: string;
   /** PEM of the authority to trust besides the system's; undefined: the system's are enough. */
   readonly ca: string | undefined;
-  readonly identity: Identity;
+  /** How long a failure of Keycloak that may pass is waited for, seconds. */
+  readonly patience: number;
+}
+
+/** Where the platform is and who asks. */
+export interface Target extends Platform {
+  readonly identity: AgentIdentity | PersonIdentity;
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -40,23 +59,43 @@ export interface Surroundings {
   readonly cluster: () => Promise<Cluster>;
 }
 
-/** Resolves flags, then environment, then the stack's outputs and the cluster's Secrets. */
-export async function resolveTarget(
+/** Where a command finds the platform: flags, then environment, then the stack's outputs and the cluster's Secrets. */
+export async function resolvePlatform(
   options: TargetOptions,
   { root, env: given, cluster }: Surroundings,
-): Promise<Target> {
+): Promise<Platform> {
   const env = withoutEmpty(given);
   const outputs = readOutputs(root, options.stack);
   const gatewayUrl = options.gateway ?? env.SOMA_GATEWAY_URL ?? outputs?.gatewayUrl;
   const issuerUrl = options.issuer ?? env.SOMA_ISSUER_URL ?? outputs?.issuerUrl;
   if (gatewayUrl === undefined || issuerUrl === undefined) throw noPlatform(root, options.stack);
-  const namespace = `${regionOf(options, outputs)}-services`;
   return {
     gatewayUrl: gatewayUrl.replace(/\/$/, ''),
     issuerUrl: issuerUrl.replace(/\/$/, ''),
-    identity: await resolveIdentity(options, env, outputs, cluster, namespace),
-    ca: await resolveAuthority(options, env, cluster, namespace),
+    ca: await resolveAuthority(options, env, cluster, namespaceOf(options, outputs)),
+    patience: patienceOf(env),
   };
+}
+
+/** The platform and who asks: a client that is named, else the person who is signed in, else the tenant's agent. */
+export async function resolveTarget(options: TargetOptions, surroundings: Surroundings): Promise<Target> {
+  const { root, cluster } = surroundings;
+  const env = withoutEmpty(surroundings.env);
+  const platform = await resolvePlatform(options, surroundings);
+  const person = personOf(options, env, platform.issuerUrl);
+  if (person !== undefined) return { ...platform, identity: person };
+  const outputs = readOutputs(root, options.stack);
+  const identity = await resolveAgent(options, env, outputs, cluster, namespaceOf(options, outputs));
+  return { ...platform, identity };
+}
+
+const namespaceOf = (options: TargetOptions, outputs: Outputs | undefined): string =>
+  `${regionOf(options, outputs)}-services`;
+
+function personOf(options: TargetOptions, env: Environment, issuerUrl: string): PersonIdentity | undefined {
+  if (options.agent === true || (options.client ?? env.SOMA_CLIENT_ID) !== undefined) return undefined;
+  const store = new LoginStore(env);
+  return store.read(issuerUrl) === undefined ? undefined : { store };
 }
 
 /** An empty variable means the same as none: that is how shells and CI unset them. */
@@ -88,13 +127,13 @@ function noPlatform(root: string, stack: string): CliFailure {
   );
 }
 
-async function resolveIdentity(
+async function resolveAgent(
   options: TargetOptions,
   env: Environment,
   outputs: Outputs | undefined,
   cluster: () => Promise<Cluster>,
   namespace: string,
-): Promise<Identity> {
+): Promise<AgentIdentity> {
   const clientId = options.client ?? env.SOMA_CLIENT_ID ?? outputs?.clients[0];
   if (clientId === undefined) {
     throw new CliFailure('no client to sign in as', 'name one: --client <id> or SOMA_CLIENT_ID', exitCodes.usage);

@@ -30,8 +30,8 @@ const whoScope = 'somagent';
 const scopes = [
   {
     name: whoScope,
-    description: 'Tenant, teams and roles',
-    claims: ['tenant' as const, 'teams' as const, 'roles' as const],
+    description: 'Tenant, teams, roles and name',
+    claims: ['tenant' as const, 'teams' as const, 'roles' as const, 'preferred_username' as const],
     roles: roles.map(({ name }) => name),
   },
   { name: gatewayAudience, description: 'Tokens for the APIs of the platform', audiences: [gatewayAudience] },

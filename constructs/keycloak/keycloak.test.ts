@@ -69,11 +69,11 @@ test('people get a generated password, and the listener of logouts is named', ()
     database: postgresOf(region).database('keycloak'),
     hostname: 'https://login.example.com',
     realm: { name: 'somagent', clients: [], people: [{ username: 'ada' }] },
-    logoutUrl: 'https://identity.north-services.svc:8443/v1/logout/backchannel',
+    logoutUrl: 'https://identity.north-services.svc:8443/v1/backchannel-logout',
   });
   const job = region.find('Job', 'keycloak-realm');
   assert.equal(mountsOf(job)['/secrets/users/ada'], 'keycloak-user-ada');
-  assert.equal(environmentOf(job).LOGOUT_URL, 'https://identity.north-services.svc:8443/v1/logout/backchannel');
+  assert.equal(environmentOf(job).LOGOUT_URL, 'https://identity.north-services.svc:8443/v1/backchannel-logout');
   const secret = region.plan.close().secrets.find(({ name }) => name === 'keycloak-user-ada');
   assert.deepEqual(secret?.namespaces, ['north-identity', 'north-services', 'north-system']);
 });

@@ -44,7 +44,7 @@ const clientScope = z.strictObject({
   name,
   description: z.string(),
   /** Claims of access tokens. */
-  claims: z.array(z.enum(['tenant', 'teams', 'roles'])).default([]),
+  claims: z.array(z.enum(['tenant', 'teams', 'roles', 'preferred_username'])).default([]),
   /** Values of the claim `aud`. */
   audiences: z.array(z.string().min(1)).default([]),
   /** Realm roles that may appear in tokens at all; no other role of the person does. */

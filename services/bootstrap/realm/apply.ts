@@ -7,13 +7,14 @@ import type { ResolvedRealm } from '../realm-types.ts';
 import type { RealmChanges } from './changes.ts';
 import {
   agentClient,
+  agentScopes,
   type ClientScope,
   clientScope,
   mappers,
   publicClient,
+  publicScopes,
   realmSettings,
   resourceServer,
-  scopesOf,
 } from './desired.ts';
 import { differences } from './difference.ts';
 import { applyPeople, applyServiceAccounts, applyTenants } from './members.ts';
@@ -53,12 +54,12 @@ export async function applyRealm(run: RealmRun): Promise<void> {
   const agents: StoredClient[] = [];
   for (const client of realm.publicClients) {
     const stored = await ensureClient(run, publicClient(client, inputs.logoutUrl));
-    if (stored !== undefined) tokens.push({ ...stored, scopes: scopesOf(client) });
+    if (stored !== undefined) tokens.push({ ...stored, scopes: publicScopes(client) });
   }
   for (const client of realm.clients) {
     const stored = await ensureClient(run, agentClient(client, given(inputs.secrets, 'client', client.clientId)));
     if (stored === undefined) continue;
-    tokens.push({ ...stored, scopes: scopesOf(client) });
+    tokens.push({ ...stored, scopes: agentScopes(client) });
     agents.push(stored);
   }
   // Who somebody is comes before what tokens say of it: no token in between lacks its tenant.
@@ -174,12 +175,14 @@ async function ensureClient(
     return made && { clientId, id: made.id };
   }
   const { id } = stored;
-  const fields = differences(wish, ordered(stored));
+  // Whoever disabled a client, such as that of a suspended tenant, had a reason: only those who know it enable it again.
+  const { enabled = true } = stored;
+  const fields = differences({ ...wish, enabled }, ordered(stored));
   if (fields.length > 0) {
     // Keycloak replaces the attributes as a whole: those of others are sent back to it.
     const attributes = { ...stored.attributes, ...wish.attributes };
     await changes.make({ ...own, action: 'update', fields }, () =>
-      admin.clients.update({ realm: realm.name, id }, { ...wish, attributes }),
+      admin.clients.update({ realm: realm.name, id }, { ...wish, enabled, attributes }),
     );
   }
   return { clientId, id };

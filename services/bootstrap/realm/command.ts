@@ -113,7 +113,7 @@ async function withKeycloak(
 }
 
 async function signIn(baseUrl: string, { username, password }: Credentials): Promise<KeycloakAdminClient> {
-  const client = new KeycloakAdminClient({ baseUrl, realmName: 'master', timeout: 15_000 });
+  const client = new KeycloakAdminClient({ baseUrl, realmName: 'master', timeout: 60_000 });
   await client.auth({ grantType: 'client_credentials', clientId: username, clientSecret: password });
   return client;
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { type Realm, realmSchema } from '../realm-types.ts';
-import { agentClient, mappers, publicClient, realmSettings, resourceServer, scopesOf } from './desired.ts';
+import { agentClient, agentScopes, mappers, publicClient, realmSettings, resourceServer } from './desired.ts';
 
 const declared = {
   name: 'somagent',
@@ -44,7 +44,7 @@ describe('realm', () => {
     );
     assert.equal(wish.fullScopeAllowed, false);
     assert.deepEqual(wish.attributes, { 'access.token.lifespan': '120' });
-    assert.deepEqual(scopesOf(client), ['basic', 'somagent']);
+    assert.deepEqual(agentScopes(client), ['basic', 'service_account', 'somagent']);
   });
 
   it('lets people sign in with PKCE only, and tells the listener when they leave', () => {

@@ -115,9 +115,11 @@ export function resourceServer(clientId: string): ClientRepresentation {
   };
 }
 
-/** Names of the client scopes that a client's tokens always have. */
-export const scopesOf = ({ scopes }: { readonly scopes: readonly string[] }): string[] =>
-  [basicScope, ...scopes].sort();
+/** Names of the client scopes that the tokens of a service account always have; Keycloak itself insists on the second. */
+export const agentScopes = ({ scopes }: AgentClient): string[] => [basicScope, 'service_account', ...scopes].sort();
+
+/** Names of the client scopes that the tokens of people always have. */
+export const publicScopes = ({ scopes }: PublicClient): string[] => [basicScope, ...scopes].sort();
 
 /** A client scope without what has an address of its own: mappers and roles. */
 export function clientScope(scope: ClientScope): ClientScopeRepresentation {
@@ -132,8 +134,9 @@ export function clientScope(scope: ClientScope): ClientScopeRepresentation {
 /** Mappers that put a scope's claims and audiences into access tokens. */
 export function mappers(scope: ClientScope): ProtocolMapperRepresentation[] {
   const claims = {
-    tenant: groupAttribute('tenant', 'tenant', false),
-    teams: groupAttribute('teams', 'team', true),
+    tenant: attribute('tenant', 'tenant', false),
+    teams: attribute('teams', 'team', true),
+    preferred_username: attribute('preferred_username', 'username', false),
     roles,
   };
   return [...scope.claims.map((claim) => claims[claim]), ...scope.audiences.map(audienceMapper)];
@@ -147,17 +150,17 @@ const inAccessTokens = {
 };
 
 /**
- * A claim from an attribute of the subject's groups. A team's own group comes first, then the tenant around it; no
- * subject can write such an attribute for itself, because the realm's user profile does not know it.
+ * A claim from an attribute of the subject or of its groups: a team's own group first, then the tenant around it. No
+ * subject can write `tenant` or `team` for itself, because the realm's user profile does not know them.
  */
-function groupAttribute(claim: string, attribute: string, many: boolean): ProtocolMapperRepresentation {
+function attribute(claim: string, from: string, many: boolean): ProtocolMapperRepresentation {
   return {
     name: claim,
     protocol: 'openid-connect',
     protocolMapper: 'oidc-usermodel-attribute-mapper',
     config: {
       'claim.name': claim,
-      'user.attribute': attribute,
+      'user.attribute': from,
       'jsonType.label': 'String',
       multivalued: String(many),
       'aggregate.attrs': String(many),

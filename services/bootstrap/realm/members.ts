@@ -77,7 +77,7 @@ export async function applyServiceAccounts(
     const user = await admin.clients.getServiceAccountUser({ realm, id });
     if (client === undefined || user.id === undefined) continue;
     await ensureMember(run, clientId, user.id, client, groups);
-    await ensureManagementRoles(run, clientId, user.id, client.managementRoles);
+    await ensureManagementRoles(run, { clientId, id }, user.id, client.managementRoles);
   }
 }
 
@@ -138,27 +138,31 @@ async function ensureMember(run: RealmRun, who: string, id: string, member: Memb
   });
 }
 
-async function ensureManagementRoles(run: RealmRun, who: string, id: string, wished: readonly string[]): Promise<void> {
+/** Keycloak asks twice: whether the account has the right, and whether the client may use it. */
+async function ensureManagementRoles(
+  run: RealmRun,
+  { clientId, id }: StoredClient,
+  userId: string,
+  wished: readonly string[],
+): Promise<void> {
   const { admin } = run;
   const realm = run.realm.name;
-  const [client] = await admin.clients.find({ realm, clientId: managementClient });
-  const clientUniqueId = client?.id ?? '';
-  const stored = await admin.users.listClientRoleMappings({ realm, id, clientUniqueId });
+  const [management] = await admin.clients.find({ realm, clientId: managementClient });
+  const client = management?.id ?? '';
   const reference = async (name: string) => {
-    const role = await admin.clients.findRole({ realm, id: clientUniqueId, roleName: name });
+    const role = await admin.clients.findRole({ realm, id: client, roleName: name });
     return [{ id: role.id ?? '', name }];
   };
-  await ensureNames(
-    run,
-    'right on the realm',
-    who,
-    wished,
-    stored.map(({ name }) => name ?? ''),
-    {
-      add: async (name) =>
-        admin.users.addClientRoleMappings({ realm, id, clientUniqueId, roles: await reference(name) }),
-      remove: async (name) =>
-        admin.users.delClientRoleMappings({ realm, id, clientUniqueId, roles: await reference(name) }),
-    },
-  );
+  const nameOf = ({ name }: { readonly name?: string }): string => name ?? '';
+  const user = { realm, id: userId, clientUniqueId: client };
+  const given = await admin.users.listClientRoleMappings(user);
+  await ensureNames(run, 'right on the realm', clientId, wished, given.map(nameOf), {
+    add: async (name) => admin.users.addClientRoleMappings({ ...user, roles: await reference(name) }),
+    remove: async (name) => admin.users.delClientRoleMappings({ ...user, roles: await reference(name) }),
+  });
+  const used = await admin.clients.listClientScopeMappings({ realm, id, client });
+  await ensureNames(run, 'right of client on the realm', clientId, wished, used.map(nameOf), {
+    add: async (name) => admin.clients.addClientScopeMappings({ realm, id, client }, await reference(name)),
+    remove: async (name) => admin.clients.delClientScopeMappings({ realm, id, client }, await reference(name)),
+  });
 }
