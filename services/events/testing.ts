@@ -15,6 +15,15 @@ export interface TestKafkaVariables {
 export interface TestEventKafka extends TestKafka {
   /** The variables of a service, as its pod has them. */
   variables(user: string): Promise<TestKafkaVariables>;
+  /** Grants what the plan does not. */
+  grant(right: Right): Promise<void>;
+}
+
+/** What one user may do with one topic. */
+export interface Right {
+  readonly user: string;
+  readonly topic: string;
+  readonly operation: 'read' | 'write';
 }
 
 /** Starts Kafka and reconciles it with a plan, by default that of the platform. */
@@ -25,8 +34,15 @@ export async function startEventKafka(
   try {
     const plan = kafkaPlan.parse((options.plan ?? ((replicas) => planOf({ replicas })))(kafka.copies));
     const users = plan.users.map(({ name }) => ({ username: name, password: randomBytes(24).toString('base64url') }));
-    await reconcile({ addresses: kafka.brokers, ca: kafka.ca }, kafka.admin, plan, users);
-    return Object.assign(kafka, { variables: (user: string) => variables(kafka, users, user) });
+    const brokers = { addresses: kafka.brokers, ca: kafka.ca };
+    await reconcile(brokers, kafka.admin, plan, users);
+    return Object.assign(kafka, {
+      variables: (user: string) => variables(kafka, users, user),
+      grant: async ({ user, topic, operation }: Right) => {
+        const acl = { user, resource: { type: 'topic' as const, name: topic }, operations: [operation] };
+        await reconcile(brokers, kafka.admin, { ...plan, acls: [...plan.acls, acl] }, users);
+      },
+    });
   } catch (error) {
     await kafka.stop();
     throw error;

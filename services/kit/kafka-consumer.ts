@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Consumer, type Message, MessagesStreamFallbackModes, MessagesStreamModes } from '@platformatic/kafka';
-import { explainKafkaError, type KafkaConfig, kafkaConnection } from './kafka.ts';
+import { closeLostConnections, explainKafkaError, type KafkaConfig, kafkaConnection } from './kafka.ts';
 import type { Logger } from './log.ts';
 
 /** A message as a consumer sees it. */
@@ -101,6 +101,7 @@ export class KafkaConsumer {
       maxBytes: fetchBytes,
       highWaterMark: 2 * this.#batch,
     });
+    closeLostConnections(consumer);
     try {
       const stream = await consumer.consume({
         topics: [...this.#options.topics],

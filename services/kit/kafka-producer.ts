@@ -1,5 +1,6 @@
 import { Producer, stringSerializers } from '@platformatic/kafka';
 import {
+  closeLostConnections,
   explainKafkaError,
   isRefused,
   type KafkaConfig,
@@ -138,6 +139,7 @@ function connect(config: KafkaConfig, clientId: string): Producer<string, string
       return connection.retryDelay(client, operation, attempt);
     },
   });
+  closeLostConnections(producer);
   return producer;
 }
 

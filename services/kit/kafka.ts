@@ -83,6 +83,19 @@ export function kafkaConnection(config: KafkaConfig, clientId: string) {
   };
 }
 
+/** A client whose connections come and go. */
+interface Connected {
+  on(event: 'client:broker:disconnect', listener: (lost: { connection: { close(): unknown } }) => void): unknown;
+}
+
+/**
+ * Closes connections that the broker has ended. The client (2.12.1) leaves them their timer of re-authentication, which
+ * would bring a dead connection back to life minutes later and keep the process from ending.
+ */
+export function closeLostConnections(client: Connected): void {
+  client.on('client:broker:disconnect', ({ connection }) => void connection.close());
+}
+
 /** What to do, by the name that an error has at the broker or in the system. */
 const fixes: Readonly<Record<string, string>> = {
   TOPIC_AUTHORIZATION_FAILED:

@@ -1,4 +1,4 @@
-import { type Kysely, type RawBuilder, sql } from 'kysely';
+import { type Kysely, type QueryExecutorProvider, type RawBuilder, sql } from 'kysely';
 import type { Migration } from 'kysely/migration';
 
 /** An event as it goes into the outbox; `event()` of `@somagent/events` makes one. */
@@ -110,6 +110,6 @@ function refuseTooLarge(event: OutboxEvent): void {
  * @param executor the transaction
  * @throws OutboxError for an event that Kafka would refuse.
  */
-export async function appendEvents<Tables>(executor: Kysely<Tables>, events: readonly OutboxEvent[]): Promise<void> {
+export async function appendEvents(executor: QueryExecutorProvider, events: readonly OutboxEvent[]): Promise<void> {
   if (events.length > 0) await outboxInsert(events).execute(executor);
 }
