@@ -121,6 +121,7 @@ test('the three environments can be read', async () => {
       names,
     );
     assert.equal(config.rayRenderer, stack === 'dev' ? 'pods' : 'kuberay');
+    assert.equal(config.kafkaRenderer, stack === 'dev' ? 'pods' : 'strimzi');
   }
 });
 

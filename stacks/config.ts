@@ -66,6 +66,8 @@ const schema = z.strictObject({
   storageClass: z.string().min(1).optional(),
   /** Ray by its operator, or by plain pods. */
   rayRenderer: z.enum(['pods', 'kuberay']).default('pods'),
+  /** Kafka by its operator, or by plain pods. */
+  kafkaRenderer: z.enum(['pods', 'strimzi']).default('pods'),
   /** Names of the tenants whose agents get a client of their own. */
   tenants: z.array(z.string().regex(/^[a-z][a-z0-9-]{0,30}$/, { error: 'tenant names: a-z, 0-9 and -' })).min(1),
   /** Clients whose tokens the gateway must refuse; for tests. */
@@ -92,7 +94,14 @@ export interface RegionConfig {
 export interface StackConfig
   extends Pick<
     RawConfig,
-    'registry' | 'size' | 'apiServerCidrs' | 'storageClass' | 'rayRenderer' | 'tenants' | 'probeClients'
+    | 'registry'
+    | 'size'
+    | 'apiServerCidrs'
+    | 'storageClass'
+    | 'rayRenderer'
+    | 'kafkaRenderer'
+    | 'tenants'
+    | 'probeClients'
   > {
   readonly regions: readonly RegionConfig[];
 }

@@ -29,6 +29,8 @@ function deploy(region: RegionConfig, config: StackConfig, realm: RegionArgs['re
     apiServerCidrs: config.apiServerCidrs,
     storageClass: config.storageClass,
     rayRenderer: config.rayRenderer,
+    kafkaRenderer: config.kafkaRenderer,
+    registry: config.registry,
     realm,
   };
   return new Region(region.name, args, { provider: provider(region) });

@@ -1,10 +1,8 @@
-import type { RegionChart } from '@somagent/constructs';
 import type { ChartDeployment } from '../bridge/index.ts';
 import { Plane, type PlaneArgs, type PlaneOptions } from './plane.ts';
 
 /** Arguments of {@link DataPlane}. */
 export interface DataPlaneArgs extends PlaneArgs {
-  readonly postgres: RegionChart;
   /** The region's secrets. */
   readonly secrets: ChartDeployment;
 }
@@ -13,10 +11,16 @@ export interface DataPlaneArgs extends PlaneArgs {
 export class DataPlane extends Plane {
   /** Works when every database and its role exist. */
   readonly databases: ChartDeployment;
+  /** Works when every topic, user and right exists. */
+  readonly topics: ChartDeployment;
+  /** Works when every bucket and user exists. */
+  readonly buckets: ChartDeployment;
 
   constructor(name: string, args: DataPlaneArgs, opts: PlaneOptions) {
     super('somagent:region:DataPlane', name, args, opts);
-    this.databases = this.deploy('postgres', args.postgres, [args.secrets]);
+    this.databases = this.deploy('postgres', [args.secrets]);
+    this.topics = this.deploy('kafka', [args.secrets]);
+    this.buckets = this.deploy('object-store', [args.secrets]);
     this.registerOutputs({});
   }
 }

@@ -1,21 +1,30 @@
-import type { RegionChart } from '@somagent/constructs';
 import type { ChartDeployment } from '../bridge/index.ts';
+import type { DataPlane } from './data-plane.ts';
 import { Plane, type PlaneArgs, type PlaneOptions } from './plane.ts';
 
 /** Arguments of {@link IdentityPlane}. */
 export interface IdentityPlaneArgs extends PlaneArgs {
-  readonly keycloak: RegionChart;
-  readonly databases: ChartDeployment;
+  readonly secrets: ChartDeployment;
+  readonly data: DataPlane;
 }
 
 /** Who may do what: tokens and their issuer. */
 export class IdentityPlane extends Plane {
   /** Works when the realm is as the configuration says. */
   readonly realm: ChartDeployment;
+  /** Works when relations can be asked for. */
+  readonly relations: ChartDeployment;
+  /** Works when the signed policies are where services load them. */
+  readonly policies: ChartDeployment;
+  /** Works when the cluster admits only what the policies allow. */
+  readonly admission: ChartDeployment;
 
   constructor(name: string, args: IdentityPlaneArgs, opts: PlaneOptions) {
     super('somagent:region:IdentityPlane', name, args, opts);
-    this.realm = this.deploy('keycloak', args.keycloak, [args.databases]);
+    this.realm = this.deploy('keycloak', [args.data.databases]);
+    this.relations = this.deploy('openfga', [args.data.databases]);
+    this.policies = this.deploy('policy', [args.data.buckets]);
+    this.admission = this.deploy('opa', [args.secrets]);
     this.registerOutputs({});
   }
 }

@@ -1,7 +1,7 @@
 import * as pulumi from '@pulumi/pulumi';
-import type { Chart } from 'cdk8s';
 import { ChartDeployment } from '../bridge/index.ts';
-import type { ProductName, Transforms } from './region-args.ts';
+import type { Wiring } from './products.ts';
+import type { PlacedProduct, Transforms } from './region-args.ts';
 
 /** Options of a plane: without an explicit provider its objects would land in whatever cluster is current. */
 export interface PlaneOptions extends pulumi.ComponentResourceOptions {
@@ -10,6 +10,7 @@ export interface PlaneOptions extends pulumi.ComponentResourceOptions {
 
 /** Arguments that every plane has. */
 export interface PlaneArgs {
+  readonly charts: Wiring['charts'];
   readonly transform?: Transforms | undefined;
 }
 
@@ -17,12 +18,14 @@ export interface PlaneArgs {
 export abstract class Plane extends pulumi.ComponentResource {
   readonly #name: string;
   readonly #options: PlaneOptions;
+  readonly #charts: PlaneArgs['charts'];
   readonly #transform: Transforms;
 
   constructor(type: string, name: string, args: PlaneArgs, opts: PlaneOptions) {
     super(type, name, {}, opts);
     this.#name = name;
     this.#options = opts;
+    this.#charts = args.charts;
     this.#transform = args.transform ?? {};
   }
 
@@ -30,8 +33,8 @@ export abstract class Plane extends pulumi.ComponentResource {
    * Deploys a product.
    * @param startAfter what must work before its pods start; the rest of the plane's objects don't wait for it
    */
-  protected deploy(product: ProductName, chart: Chart, startAfter: readonly pulumi.Resource[] = []): ChartDeployment {
-    const args = { chart, startAfter, transform: this.#transform[product] };
+  protected deploy(product: PlacedProduct, startAfter: readonly pulumi.Resource[] = []): ChartDeployment {
+    const args = { chart: this.#charts[product], startAfter, transform: this.#transform[product] };
     return new ChartDeployment(`${this.#name}-${product}`, args, this.#childOptions());
   }
 

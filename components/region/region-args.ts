@@ -1,18 +1,30 @@
 import type { Realm } from '@somagent/bootstrap/realm-types.ts';
+import type { Plane as PlaneName } from '@somagent/constructs';
 import type { ImageName } from '@somagent/images';
 import type { Transform } from '../bridge/index.ts';
 import type { RegionSize } from './sizes.ts';
 
-/** The products of a region; each has a `transform` slot. */
-export type ProductName =
-  | 'namespaces'
-  | 'bootstrap'
-  | 'postgres'
-  | 'keycloak'
-  | 'temporal'
-  | 'slm'
-  | 'orchestrator'
-  | 'gateway';
+/** The products of a region and the plane in whose namespace each one runs. */
+export const productPlanes = {
+  bootstrap: 'system',
+  postgres: 'data',
+  kafka: 'data',
+  'object-store': 'data',
+  keycloak: 'identity',
+  openfga: 'identity',
+  policy: 'identity',
+  opa: 'identity',
+  temporal: 'runtime',
+  slm: 'runtime',
+  orchestrator: 'services',
+  gateway: 'services',
+} as const satisfies Record<string, PlaneName>;
+
+/** A product that runs in a plane. */
+export type PlacedProduct = keyof typeof productPlanes;
+
+/** Everything that a region deploys; each has a `transform` slot. */
+export type ProductName = 'namespaces' | PlacedProduct;
 
 /** Last word on the objects of each product. */
 export type Transforms = Readonly<Partial<Record<ProductName, Transform>>>;
@@ -36,6 +48,10 @@ export interface RegionArgs {
   readonly storageClass?: string | undefined;
   /** `kuberay` where its operator is installed, else plain `pods`. */
   readonly rayRenderer: 'pods' | 'kuberay';
+  /** `strimzi` where its operator is installed, else plain `pods`. */
+  readonly kafkaRenderer: 'pods' | 'strimzi';
+  /** The only registry that images of this environment may come from, without scheme. */
+  readonly registry: string;
   readonly realm: Realm;
   readonly transform?: Transforms | undefined;
 }

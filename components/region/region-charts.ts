@@ -1,25 +1,14 @@
-import {
-  Bootstrap,
-  Gateway,
-  Keycloak,
-  Orchestrator,
-  Postgres,
-  RegionChart,
-  RegionNamespaces,
-  SecretPlan,
-  Slm,
-  Temporal,
-} from '@somagent/constructs';
+import { Bootstrap, RegionChart, RegionNamespaces, SecretPlan } from '@somagent/constructs';
 import type { App } from 'cdk8s';
-import type { RegionArgs } from './region-args.ts';
+import { type DataProducts, dataProducts } from './data-products.ts';
+import { type IdentityProducts, identityProducts } from './identity-products.ts';
+import { apiServer, type Wiring } from './products.ts';
+import { type PlacedProduct, productPlanes, type RegionArgs } from './region-args.ts';
+import { type RuntimeProducts, runtimeProducts } from './runtime-products.ts';
+import { type ServicesProducts, servicesProducts } from './services-products.ts';
 
-/** Names of the databases that a region's products own. */
-const databases = [
-  { name: 'temporal', owner: 'temporal' },
-  { name: 'temporal_visibility', owner: 'temporal' },
-  { name: 'keycloak', owner: 'keycloak' },
-  { name: 'sessions', owner: 'sessions' },
-];
+/** The wired products of a region; what other components and the outputs read addresses from. */
+export type RegionProducts = DataProducts & IdentityProducts & RuntimeProducts & ServicesProducts;
 
 /**
  * All products of a region, wired to each other. They are constructed before the first one is synthesized: a product
@@ -27,109 +16,29 @@ const databases = [
  */
 export class RegionCharts {
   readonly namespaces: RegionNamespaces;
-  readonly bootstrap: RegionChart;
-  readonly postgres: RegionChart;
-  readonly keycloak: RegionChart;
-  readonly temporal: RegionChart;
-  readonly slm: RegionChart;
-  readonly orchestrator: RegionChart;
-  readonly gateway: RegionChart;
+  readonly charts: Wiring['charts'];
   readonly products: RegionProducts;
 
   constructor(app: App, region: string, args: RegionArgs) {
     this.namespaces = new RegionNamespaces(app, 'namespaces', { region });
-    this.postgres = new RegionChart(app, 'postgres', { region, plane: 'data' });
-    this.keycloak = new RegionChart(app, 'keycloak', { region, plane: 'identity' });
-    this.temporal = new RegionChart(app, 'temporal', { region, plane: 'runtime' });
-    this.slm = new RegionChart(app, 'slm', { region, plane: 'runtime' });
-    this.orchestrator = new RegionChart(app, 'orchestrator', { region, plane: 'services' });
-    this.gateway = new RegionChart(app, 'gateway', { region, plane: 'services' });
+    this.charts = chartsOf(app, region);
     const plan = new SecretPlan(region);
-    this.products = this.#products(plan, args);
+    this.products = wire({ charts: this.charts, plan, args });
     // Last: it closes the plan of secrets that all others have added to.
-    this.bootstrap = new RegionChart(app, 'bootstrap', { region, plane: 'system' });
-    new Bootstrap(this.bootstrap, 'bootstrap', { image: args.image('bootstrap'), plan, ...apiServer(args) });
-  }
-
-  #products(plan: SecretPlan, args: RegionArgs): RegionProducts {
-    const { image, size } = args;
-    const bootstrapImage = image('bootstrap');
-    const postgres = new Postgres(this.postgres, 'postgres', {
-      image: image('postgres'),
-      bootstrapImage,
-      plan,
-      databases,
-      members: size.postgresMembers,
-      storage: size.postgresStorage,
-      ...(args.storageClass !== undefined && { storageClass: args.storageClass }),
-      ...apiServer(args),
-    });
-    const keycloak = new Keycloak(this.keycloak, 'keycloak', {
-      image: image('keycloak'),
-      bootstrapImage,
-      plan,
-      database: postgres.database('keycloak'),
-      hostname: args.identityUrl,
-      realm: args.realm,
-      replicas: size.keycloakReplicas,
-      ...reachable(args.identityUrl, args.identityNodePort),
-    });
-    const temporal = new Temporal(this.temporal, 'temporal', {
-      image: image('temporal'),
-      bootstrapImage,
-      plan,
-      database: postgres.database('temporal'),
-      visibility: postgres.database('temporal_visibility'),
-      numHistoryShards: size.temporalShards,
-      replicas: size.temporalReplicas,
-    });
-    const slm = new Slm(this.slm, 'slm', {
-      image: image('ray-slm'),
-      plan,
-      renderer: args.rayRenderer,
-      workers: size.slmWorkers,
-    });
-    const session = { plan, temporal, database: postgres.database('sessions') };
-    const orchestrator = new Orchestrator(this.orchestrator, 'orchestrator', {
-      ...session,
-      image: image('orchestrator'),
-      slm,
-      replicas: size.orchestratorReplicas,
-    });
-    const gateway = new Gateway(this.gateway, 'gateway', {
-      ...session,
-      image: image('gateway'),
-      identity: keycloak,
-      replicas: size.gatewayReplicas,
-      ...reachable(args.gatewayUrl, args.gatewayNodePort),
-    });
-    return { postgres, keycloak, temporal, slm, orchestrator, gateway };
+    new Bootstrap(this.charts.bootstrap, 'bootstrap', { image: args.image('bootstrap'), plan, ...apiServer(args) });
   }
 }
 
-/** The wired products of a region; what other components and the outputs read addresses from. */
-export interface RegionProducts {
-  readonly postgres: Postgres;
-  readonly keycloak: Keycloak;
-  readonly temporal: Temporal;
-  readonly slm: Slm;
-  readonly orchestrator: Orchestrator;
-  readonly gateway: Gateway;
+function chartsOf(app: App, region: string): Wiring['charts'] {
+  const entries = Object.entries(productPlanes).map(([product, plane]) => [
+    product,
+    new RegionChart(app, product, { region, plane }),
+  ]);
+  return Object.fromEntries(entries) as Record<PlacedProduct, RegionChart>;
 }
 
-function apiServer({ apiServerCidrs: cidrs }: RegionArgs) {
-  return cidrs === undefined ? {} : { apiServer: { cidrs } };
-}
-
-const ipAddress = /^\d{1,3}(?:\.\d{1,3}){3}$/;
-
-/** Under which names a server's certificate must be good, and the port by which it leaves the cluster. */
-function reachable(url: string, nodePort: number | undefined) {
-  const { hostname } = new URL(url);
-  const local = hostname === 'localhost' ? ['127.0.0.1'] : [];
-  return {
-    certificateNames: ipAddress.test(hostname) ? [] : [hostname],
-    certificateAddresses: ipAddress.test(hostname) ? [hostname] : local,
-    ...(nodePort !== undefined && { exposure: { nodePort } }),
-  };
+function wire(wiring: Wiring): RegionProducts {
+  const data = dataProducts(wiring);
+  const foundation = { ...data, ...identityProducts(wiring, data), ...runtimeProducts(wiring, data) };
+  return { ...foundation, ...servicesProducts(wiring, foundation) };
 }

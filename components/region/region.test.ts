@@ -10,7 +10,9 @@ const args: RegionArgs = {
   gatewayUrl: 'https://gateway.example.com',
   identityUrl: 'https://identity.example.com',
   rayRenderer: 'pods',
-  realm: { name: 'somagent', clients: [{ clientId: 'acme-agent', tenant: 'acme', audiences: ['somagent-gateway'] }] },
+  kafkaRenderer: 'pods',
+  registry: 'registry.example.com',
+  realm: { name: 'somagent', clients: [{ clientId: 'acme-agent', tenant: 'acme', scopes: ['somagent-gateway'] }] },
 };
 
 function planned(names: readonly string[], more: Partial<RegionArgs> = {}) {
@@ -33,7 +35,8 @@ test('every object has the provider of its own region', () => {
   for (const { components, provider, manifest } of objects) {
     const region = components[0];
     assert.deepEqual(provider, { name: `${region}-cluster`, context: `context-of-${region}` }, describe(manifest));
-    const place = manifest.metadata.namespace ?? manifest.metadata.name;
+    // What belongs to no namespace carries the region in its own name.
+    const place = manifest.metadata.namespace ?? manifest.metadata.name.replace(/^somagent-/, '');
     assert.equal(place.startsWith(`${region}-`), true, describe(manifest));
   }
 });
@@ -48,9 +51,9 @@ test('two regions side by side on one cluster share no object', () => {
 test('where the addresses of the API server are named, no pod reaches any other address', async () => {
   const blocks = (of: typeof objects) =>
     of.flatMap(({ manifest }) => JSON.stringify(manifest).match(/"cidr":"[^"]+"/g) ?? []).toSorted();
-  assert.deepEqual(blocks(objects), Array(4).fill('"cidr":"0.0.0.0/0"'));
+  assert.deepEqual(blocks(objects), Array(6).fill('"cidr":"0.0.0.0/0"'));
   const { objects: narrowed } = await planned(['east'], { apiServerCidrs: ['10.0.0.1/32'] });
-  assert.deepEqual(blocks(narrowed), Array(2).fill('"cidr":"10.0.0.1/32"'));
+  assert.deepEqual(blocks(narrowed), Array(3).fill('"cidr":"10.0.0.1/32"'));
 });
 
 test('no manifest holds a secret', () => {
@@ -113,6 +116,18 @@ test('the transform of a product sees its objects and no others', async () => {
   const marked = changed.filter(({ manifest }) => manifest.metadata.annotations?.marked === 'yes');
   assert.equal(marked.length, seen.length);
   assert.deepEqual([...new Set(marked.map(({ components }) => components.at(-1)))], ['east-services-gateway']);
+});
+
+test('with strimzi, Kafka is custom resources, and no broker is a pod of ours', async () => {
+  const { objects: withOperator } = await planned(['east'], { kafkaRenderer: 'strimzi' });
+  const kinds = withOperator
+    .filter(({ manifest }) => manifest.apiVersion === 'kafka.strimzi.io/v1')
+    .map(({ manifest }) => manifest.kind);
+  assert.deepEqual([...new Set(kinds)].toSorted(), ['Kafka', 'KafkaNodePool', 'KafkaTopic', 'KafkaUser']);
+  const names = withOperator
+    .filter(({ manifest }) => manifest.kind === 'StatefulSet')
+    .map(({ manifest }) => manifest.metadata.name);
+  assert.equal(names.includes('kafka'), false);
 });
 
 test('with kuberay, Ray is a custom resource', async () => {

@@ -28,21 +28,21 @@ export class Region extends pulumi.ComponentResource {
 
   constructor(name: string, args: RegionArgs, opts: PlaneOptions) {
     super('somagent:region:Region', name, {}, opts);
-    const charts = new RegionCharts(bridgeApp(), name, args);
+    const { namespaces, charts, products } = new RegionCharts(bridgeApp(), name, args);
     const { transform } = args;
-    const namespaces = new ChartDeployment(
+    const wired = { charts, transform };
+    const made = new ChartDeployment(
       `${name}-namespaces`,
-      { chart: charts.namespaces, transform: transform?.namespaces },
+      { chart: namespaces, transform: transform?.namespaces },
       { parent: this, provider: opts.provider },
     );
-    const own: PlaneOptions = { parent: this, provider: opts.provider, dependsOn: namespaces };
-    const { secrets } = new SystemPlane(`${name}-system`, { ...charts, transform }, own);
-    const { databases } = new DataPlane(`${name}-data`, { ...charts, secrets, transform }, own);
-    const { realm } = new IdentityPlane(`${name}-identity`, { ...charts, databases, transform }, own);
-    const runtime = new RuntimePlane(`${name}-runtime`, { ...charts, secrets, databases, transform }, own);
-    const { workflows, model } = runtime;
-    new ServicesPlane(`${name}-services`, { ...charts, databases, workflows, model, realm, transform }, own);
-    this.endpoints = endpointsOf(name, charts.products, args);
+    const own: PlaneOptions = { parent: this, provider: opts.provider, dependsOn: made };
+    const { secrets } = new SystemPlane(`${name}-system`, wired, own);
+    const data = new DataPlane(`${name}-data`, { ...wired, secrets }, own);
+    const identity = new IdentityPlane(`${name}-identity`, { ...wired, secrets, data }, own);
+    const runtime = new RuntimePlane(`${name}-runtime`, { ...wired, secrets, data }, own);
+    new ServicesPlane(`${name}-services`, { ...wired, data, identity, runtime }, own);
+    this.endpoints = endpointsOf(name, products, args);
     this.registerOutputs({ ...this.endpoints });
   }
 }

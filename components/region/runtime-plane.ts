@@ -1,13 +1,11 @@
-import type { RegionChart } from '@somagent/constructs';
 import type { ChartDeployment } from '../bridge/index.ts';
+import type { DataPlane } from './data-plane.ts';
 import { Plane, type PlaneArgs, type PlaneOptions } from './plane.ts';
 
 /** Arguments of {@link RuntimePlane}. */
 export interface RuntimePlaneArgs extends PlaneArgs {
-  readonly temporal: RegionChart;
-  readonly slm: RegionChart;
   readonly secrets: ChartDeployment;
-  readonly databases: ChartDeployment;
+  readonly data: DataPlane;
 }
 
 /** What agent work runs on: durable workflows, and a model. The model needs no database, so it starts at once. */
@@ -19,8 +17,8 @@ export class RuntimePlane extends Plane {
 
   constructor(name: string, args: RuntimePlaneArgs, opts: PlaneOptions) {
     super('somagent:region:RuntimePlane', name, args, opts);
-    this.model = this.deploy('slm', args.slm, [args.secrets]);
-    this.workflows = this.deploy('temporal', args.temporal, [args.databases]);
+    this.model = this.deploy('slm', [args.secrets]);
+    this.workflows = this.deploy('temporal', [args.data.databases]);
     this.registerOutputs({});
   }
 }

@@ -1,15 +1,14 @@
-import type { RegionChart } from '@somagent/constructs';
 import type { ChartDeployment } from '../bridge/index.ts';
+import type { DataPlane } from './data-plane.ts';
+import type { IdentityPlane } from './identity-plane.ts';
 import { Plane, type PlaneArgs, type PlaneOptions } from './plane.ts';
+import type { RuntimePlane } from './runtime-plane.ts';
 
 /** Arguments of {@link ServicesPlane}. */
 export interface ServicesPlaneArgs extends PlaneArgs {
-  readonly orchestrator: RegionChart;
-  readonly gateway: RegionChart;
-  readonly databases: ChartDeployment;
-  readonly workflows: ChartDeployment;
-  readonly model: ChartDeployment;
-  readonly realm: ChartDeployment;
+  readonly data: DataPlane;
+  readonly identity: IdentityPlane;
+  readonly runtime: RuntimePlane;
 }
 
 /** Our own services: the workers of sessions, and the door for clients, which opens last. */
@@ -20,8 +19,9 @@ export class ServicesPlane extends Plane {
 
   constructor(name: string, args: ServicesPlaneArgs, opts: PlaneOptions) {
     super('somagent:region:ServicesPlane', name, args, opts);
-    this.workers = this.deploy('orchestrator', args.orchestrator, [args.databases, args.workflows, args.model]);
-    this.gateway = this.deploy('gateway', args.gateway, [this.workers, args.realm]);
+    const { data, identity, runtime } = args;
+    this.workers = this.deploy('orchestrator', [data.databases, runtime.workflows, runtime.model]);
+    this.gateway = this.deploy('gateway', [this.workers, identity.realm]);
     this.registerOutputs({});
   }
 }

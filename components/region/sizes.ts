@@ -9,7 +9,12 @@ export interface RegionSize {
     readonly worker: number;
   };
   readonly temporalShards: number;
+  readonly kafkaBrokers: number;
+  readonly kafkaStorage: string;
+  readonly objectStorage: string;
   readonly keycloakReplicas: number;
+  readonly openfgaReplicas: number;
+  readonly opaReplicas: number;
   readonly slmWorkers: number;
   readonly orchestratorReplicas: number;
   readonly gatewayReplicas: number;
@@ -25,7 +30,12 @@ export const regionSizes = {
     postgresStorage: '2Gi',
     temporalReplicas: { frontend: 1, history: 1, matching: 1, worker: 1 },
     temporalShards: 128,
+    kafkaBrokers: 3,
+    kafkaStorage: '2Gi',
+    objectStorage: '1Gi',
     keycloakReplicas: 1,
+    openfgaReplicas: 1,
+    opaReplicas: 1,
     slmWorkers: 1,
     orchestratorReplicas: 1,
     gatewayReplicas: 2,
@@ -35,7 +45,12 @@ export const regionSizes = {
     postgresStorage: '50Gi',
     temporalReplicas: { frontend: 2, history: 2, matching: 2, worker: 2 },
     temporalShards: 512,
+    kafkaBrokers: 3,
+    kafkaStorage: '50Gi',
+    objectStorage: '20Gi',
     keycloakReplicas: 2,
+    openfgaReplicas: 2,
+    opaReplicas: 2,
     slmWorkers: 2,
     orchestratorReplicas: 2,
     gatewayReplicas: 2,
@@ -45,7 +60,12 @@ export const regionSizes = {
     postgresStorage: '200Gi',
     temporalReplicas: { frontend: 3, history: 4, matching: 3, worker: 2 },
     temporalShards: 2048,
+    kafkaBrokers: 3,
+    kafkaStorage: '500Gi',
+    objectStorage: '200Gi',
     keycloakReplicas: 3,
+    openfgaReplicas: 3,
+    opaReplicas: 2,
     slmWorkers: 4,
     orchestratorReplicas: 4,
     gatewayReplicas: 4,

@@ -351,7 +351,7 @@ function refusal(reference: ObjectReference, error: KubernetesApiError): Finding
     return finding(
       'kind-absent',
       `the cluster has no kind ${reference.kind} in ${reference.apiVersion}`,
-      `install the operator that owns ${group} with its CRDs, or choose the renderer that needs none (for Ray: somagent:rayRenderer pods)`,
+      `install the operator that owns ${group} with its CRDs, or choose the renderer that needs none (somagent:rayRenderer or somagent:kafkaRenderer: pods)`,
       true,
     );
   }

@@ -1,0 +1,47 @@
+import { Kafka, ObjectStore, Postgres, policyBucket } from '@somagent/constructs';
+import { planOf } from '@somagent/events/plan.ts';
+import { apiServer, volumes, type Wiring } from './products.ts';
+
+/** Databases that a region's products own. */
+const databases = [
+  { name: 'temporal', owner: 'temporal' },
+  { name: 'temporal_visibility', owner: 'temporal' },
+  { name: 'keycloak', owner: 'keycloak' },
+  { name: 'openfga', owner: 'openfga' },
+  { name: 'sessions', owner: 'sessions' },
+];
+
+/** Where state lives. */
+export interface DataProducts {
+  readonly postgres: Postgres;
+  readonly kafka: Kafka;
+  readonly objectStore: ObjectStore;
+}
+
+export function dataProducts({ charts, plan, args }: Wiring): DataProducts {
+  const { image, size } = args;
+  const shared = { bootstrapImage: image('bootstrap'), plan, ...volumes(args) };
+  const postgres = new Postgres(charts.postgres, 'postgres', {
+    ...shared,
+    image: image('postgres'),
+    databases,
+    members: size.postgresMembers,
+    storage: size.postgresStorage,
+    ...apiServer(args),
+  });
+  const kafka = new Kafka(charts.kafka, 'kafka', {
+    ...shared,
+    image: image('kafka'),
+    declared: planOf({ replicas: size.kafkaBrokers }),
+    renderer: args.kafkaRenderer,
+    brokers: size.kafkaBrokers,
+    storage: size.kafkaStorage,
+  });
+  const objectStore = new ObjectStore(charts['object-store'], 'object-store', {
+    ...shared,
+    image: image('object-store'),
+    buckets: [policyBucket],
+    storage: size.objectStorage,
+  });
+  return { postgres, kafka, objectStore };
+}

@@ -1,0 +1,43 @@
+import { Keycloak, Opa, OpenFga, Policy } from '@somagent/constructs';
+import type { DataProducts } from './data-products.ts';
+import { apiServer, reachable, type Wiring } from './products.ts';
+
+/** Who somebody is, and what they may do. */
+export interface IdentityProducts {
+  readonly keycloak: Keycloak;
+  readonly openfga: OpenFga;
+  readonly policy: Policy;
+  readonly opa: Opa;
+}
+
+export function identityProducts({ charts, plan, args }: Wiring, data: DataProducts): IdentityProducts {
+  const { image, size } = args;
+  const bootstrapImage = image('bootstrap');
+  const keycloak = new Keycloak(charts.keycloak, 'keycloak', {
+    image: image('keycloak'),
+    bootstrapImage,
+    plan,
+    database: data.postgres.database('keycloak'),
+    hostname: args.identityUrl,
+    realm: args.realm,
+    replicas: size.keycloakReplicas,
+    ...reachable(args.identityUrl, args.identityNodePort),
+  });
+  const openfga = new OpenFga(charts.openfga, 'openfga', {
+    image: image('openfga'),
+    relationsImage: image('relations'),
+    plan,
+    database: data.postgres.database('openfga'),
+    replicas: size.openfgaReplicas,
+  });
+  const policy = new Policy(charts.policy, 'policy', { image: image('policy'), plan, store: data.objectStore });
+  const opa = new Opa(charts.opa, 'opa', {
+    image: image('opa'),
+    bootstrapImage,
+    plan,
+    registries: [args.registry],
+    replicas: size.opaReplicas,
+    ...apiServer(args),
+  });
+  return { keycloak, openfga, policy, opa };
+}

@@ -1,0 +1,29 @@
+import { Slm, Temporal } from '@somagent/constructs';
+import type { DataProducts } from './data-products.ts';
+import type { Wiring } from './products.ts';
+
+/** What agent work runs on. */
+export interface RuntimeProducts {
+  readonly temporal: Temporal;
+  readonly slm: Slm;
+}
+
+export function runtimeProducts({ charts, plan, args }: Wiring, { postgres }: DataProducts): RuntimeProducts {
+  const { image, size } = args;
+  const temporal = new Temporal(charts.temporal, 'temporal', {
+    image: image('temporal'),
+    bootstrapImage: image('bootstrap'),
+    plan,
+    database: postgres.database('temporal'),
+    visibility: postgres.database('temporal_visibility'),
+    numHistoryShards: size.temporalShards,
+    replicas: size.temporalReplicas,
+  });
+  const slm = new Slm(charts.slm, 'slm', {
+    image: image('ray-slm'),
+    plan,
+    renderer: args.rayRenderer,
+    workers: size.slmWorkers,
+  });
+  return { temporal, slm };
+}
