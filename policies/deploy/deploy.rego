@@ -75,59 +75,59 @@ containers contains {"pod": spec, "container": container} if {
 
 violate(id, words) := {"id": id, "reason": concat(" ", array.concat([name], words))}
 
-violations contains violate("deny_root", ["container", container.name, "may run as root: set runAsNonRoot"]) if {
+violations contains violate("deny_root", ["container", called(container), "may run as root: set runAsNonRoot"]) if {
 	some {"pod": spec, "container": container} in containers
 	not non_root(spec, container)
 }
 
-violations contains violate("deny_root_user", ["container", container.name, "runs as user 0"]) if {
+violations contains violate("deny_root_user", ["container", called(container), "runs as user 0"]) if {
 	some {"pod": spec, "container": container} in containers
 	effective(spec, container, "runAsUser") == 0
 }
 
-violations contains violate("deny_privileged", ["container", container.name, "is privileged"]) if {
+violations contains violate("deny_privileged", ["container", called(container), "is privileged"]) if {
 	some {"container": container} in projected
 	object.get(container, ["securityContext", "privileged"], false) != false
 }
 
-violations contains violate("deny_escalation", ["container", container.name, "lacks allowPrivilegeEscalation: false"]) if {
+violations contains violate("deny_escalation", ["container", called(container), "lacks allowPrivilegeEscalation: false"]) if {
 	some {"container": container} in projected
 	object.get(container, ["securityContext", "allowPrivilegeEscalation"], true) != false
 }
 
-violations contains violate("deny_writable_root", ["container", container.name, "lacks readOnlyRootFilesystem: true"]) if {
+violations contains violate("deny_writable_root", ["container", called(container), "lacks readOnlyRootFilesystem: true"]) if {
 	some {"container": container} in projected
 	object.get(container, ["securityContext", "readOnlyRootFilesystem"], false) != true
 }
 
-violations contains violate("deny_capabilities", ["container", container.name, "does not drop ALL capabilities"]) if {
+violations contains violate("deny_capabilities", ["container", called(container), "does not drop ALL capabilities"]) if {
 	some {"container": container} in projected
 	not "ALL" in object.get(container, ["securityContext", "capabilities", "drop"], [])
 }
 
-violations contains violate("deny_added_capabilities", ["container", container.name, "adds capabilities"]) if {
+violations contains violate("deny_added_capabilities", ["container", called(container), "adds capabilities"]) if {
 	some {"container": container} in projected
 	count(object.get(container, ["securityContext", "capabilities", "add"], [])) > 0
 }
 
-violations contains violate("deny_seccomp", ["container", container.name, "runs without a seccomp profile"]) if {
+violations contains violate("deny_seccomp", ["container", called(container), "runs without a seccomp profile"]) if {
 	some {"pod": spec, "container": container} in containers
-	not object.get(effective(spec, container, "seccompProfile"), "type", "") in ["Localhost", "RuntimeDefault"]
+	not confined(spec, container)
 }
 
-violations contains violate("deny_tag", ["image", image, "of container", container.name, "has no fixed tag"]) if {
+violations contains violate("deny_tag", ["image", image, "of container", called(container), "has no fixed tag"]) if {
 	some {"container": container} in projected
 	image := object.get(container, "image", "")
 	not pinned(image)
 }
 
-violations contains violate("deny_registry", ["image", image, "of container", container.name, "is from an unknown registry"]) if {
+violations contains violate("deny_registry", ["image", image, "of container", called(container), "is from an unknown registry"]) if {
 	some {"container": container} in projected
 	image := object.get(container, "image", "")
 	not from_known_registry(image)
 }
 
-violations contains violate("deny_unlimited", ["container", container.name, "lacks", concat(".", ["resources", part, amount])]) if {
+violations contains violate("deny_unlimited", ["container", called(container), "lacks", concat(".", ["resources", part, amount])]) if {
 	some {"container": container} in projected
 	some [part, amount] in [["limits", "memory"], ["requests", "cpu"], ["requests", "memory"]]
 	object.get(container, ["resources", part, amount], null) == null
@@ -139,9 +139,10 @@ violations contains violate("deny_host_namespace", ["shares", field, "with the n
 	object.get(spec, field, false) != false
 }
 
-violations contains violate("deny_host_path", ["mounts the path", volume.hostPath.path, "of the node"]) if {
+violations contains violate("deny_host_path", ["mounts a path of the node in volume", object.get(volume, "name", "?")]) if {
 	some spec in pods
 	some volume in spec.volumes
+	object.get(volume, "hostPath", null) != null
 }
 
 violations contains violate("deny_unguarded", ["is selected by no NetworkPolicy of its own"]) if {
@@ -173,6 +174,9 @@ violations contains violate("deny_open_namespace", ["does not enforce the restri
 	object.get(input.object.metadata, ["labels", "pod-security.kubernetes.io/enforce"], "") != "restricted"
 }
 
+# A container that lacks even a name is judged like the others.
+called(container) := object.get(container, "name", "?")
+
 # The same container in two templates is one violation.
 projected contains {"container": entry.container} if some entry in containers
 
@@ -184,6 +188,8 @@ effective(spec, container, field) := object.get(
 )
 
 non_root(spec, container) if effective(spec, container, "runAsNonRoot") == true
+
+confined(spec, container) if effective(spec, container, "seccompProfile").type in ["Localhost", "RuntimeDefault"]
 
 pinned(image) if contains(image, "@sha256:")
 
@@ -200,7 +206,7 @@ from_known_registry(image) if {
 }
 
 # Where the environment is known, its registry alone will do.
-of_environment(_) if not is_array(input.context.registries)
+of_environment(_) if object.get(input, ["context", "registries"], null) == null
 
 of_environment(image) if {
 	some registry in input.context.registries

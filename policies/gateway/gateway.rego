@@ -23,7 +23,7 @@ verdict := lib.deny(policy, lib.refusal.id, lib.refusal.reason) if {
 	not lib.operator
 } else := lib.deny(policy, "deny_write_by_reading_capability", "the route writes under a capability that only reads") if {
 	input.action.audit == "write"
-	verb in data.facts.reading_verbs
+	lib.verb in data.facts.reading_verbs
 } else := lib.allow(policy, "allow_workload", concat("", [lib.workload, " is a listed caller"])) if {
 	lib.listed(input.action.service)
 } else := lib.deny(policy, "deny_write_by_reader", "the roles of the subject only read") if {
@@ -32,8 +32,6 @@ verdict := lib.deny(policy, lib.refusal.id, lib.refusal.reason) if {
 } else := lib.allow(policy, "allow_by_role", concat("", ["a role of the subject has ", input.action.capability])) if {
 	lib.granted
 }
-
-verb := split(input.action.capability, ":")[1]
 
 tenant_fits if lib.same_tenant
 

@@ -109,8 +109,17 @@ only_reads if {
 	}
 }
 
-# The request changes something.
-writes if input.action.audit in ["write", "admin"]
+# The request changes something. A route of class `admin` may also only show what is sensitive.
+writes if input.action.audit == "write"
+
+writes if {
+	input.action.audit == "admin"
+	not verb in data.facts.reading_verbs
+}
+
+verb := parts[count(parts) - 1] if {
+	parts := split(input.action.capability, ":")
+}
 
 # Name of the workload: the ServiceAccount, provided that it stands in a namespace of the platform.
 workload := name if {
