@@ -82,6 +82,13 @@ export class ControlFeed {
     await this.#client?.end().catch(() => undefined);
   }
 
+  /** Reads the state now. Never rejects: what can't be read is read again later, and is stale until then. */
+  async refresh(): Promise<void> {
+    await this.#refresh().catch((error: unknown) =>
+      this.#options.log.warn({ reason: messageOf(error) }, 'the control state cannot be read'),
+    );
+  }
+
   /** Resolves at the next change, after `timeout` milliseconds, or when the signal aborts. */
   next(timeout: number, signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {

@@ -57,24 +57,33 @@ export class Change {
  */
 export class Ledger {
   readonly #db: Database;
+  readonly #controlChanged: () => Promise<void>;
 
-  constructor(db: Database) {
+  /** @param controlChanged called after a change of the control state: who asked for it then finds it done here, too */
+  constructor(db: Database, controlChanged: () => Promise<void> = async () => undefined) {
     this.#db = db;
+    this.#controlChanged = controlChanged;
   }
 
   /**
    * Runs a change of one tenant; of the platform itself when the tenant is null.
    * @throws whatever `work` throws; then nothing has happened.
    */
-  change<Result>(tenant: string | null, origin: Origin, work: (change: Change) => Promise<Result>): Promise<Result> {
+  async change<Result>(
+    tenant: string | null,
+    origin: Origin,
+    work: (change: Change) => Promise<Result>,
+  ): Promise<Result> {
     const scope = tenant === null ? this.#db.platform : this.#db.of(tenant);
-    return scope.transaction().execute(async (rows) => {
+    const { result, touchesControl } = await scope.transaction().execute(async (rows) => {
       const change = new Change(rows, tenant, origin);
       const result = await work(change);
-      if (change.events.length > 0) await appendEvents<Tables>(rows, change.events);
+      if (change.events.length > 0) await appendEvents(rows, change.events);
       if (change.touchesControl) await raiseRevision(rows);
-      return result;
+      return { result, touchesControl: change.touchesControl };
     });
+    if (touchesControl) await this.#controlChanged();
+    return result;
   }
 }
 

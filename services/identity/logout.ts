@@ -28,7 +28,7 @@ const claims = z.object({
   jti: z.string().min(1),
   events: z.looseObject({ [event]: z.object({}) }),
   // A token with a nonce is an ID token: it was issued to somebody else and for another purpose.
-  nonce: z.undefined(),
+  nonce: z.never().optional(),
 });
 
 /**

@@ -39,8 +39,8 @@ import { Training } from './training.ts';
 /** Serves the API and the control feed until the process is asked to end. */
 export async function serve(config: ServeConfig, log: Logger): Promise<void> {
   const db: Database = new TenantDatabase<Tables>(createPool(config, log));
-  const ledger = new Ledger(db);
   const feed = new ControlFeed({ db, postgres: config, log });
+  const ledger = new Ledger(db, () => feed.refresh());
   const draining = new AbortController();
   const producer = new KafkaProducer(config, { clientId: 'identity' });
   const relay = new OutboxRelay({ database: config, sink: producer, log });
@@ -49,7 +49,7 @@ export async function serve(config: ServeConfig, log: Logger): Promise<void> {
   const policy = createPolicyEngine(config, { log, ...policyRecords(ledger, log) });
   const verdicts = new KafkaVerdictSink({
     producer,
-    spill: (events) => appendEvents<Tables>(db.untenanted, events),
+    spill: (events) => appendEvents(db.untenanted, events),
     log,
   });
   const parts = partsOf(config, db, ledger, log);
