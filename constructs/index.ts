@@ -67,6 +67,7 @@ export {
   workloadTokenPath,
 } from './core/index.ts';
 export { Gateway, type GatewayProps } from './gateway/index.ts';
+export { Identity, type IdentityProps, identityLogoutUrl } from './identity/index.ts';
 export {
   Kafka,
   type KafkaDeclaration,

@@ -114,6 +114,11 @@ const definitions = {
   },
   // The gateway speaks the orchestrator's contract and reads its tables.
   gateway: service('gateway', 'HTTP API of sessions', ['services/orchestrator']),
+  identity: service('identity', 'Tenants, people, keys, training mode, kill switch', [
+    'services/events',
+    'services/governance',
+    'policies/runtime',
+  ]),
   orchestrator: service('orchestrator', 'Temporal worker of sessions'),
   'object-store': {
     description: 'S3 over a file system',

@@ -1,3 +1,4 @@
+import { Lazy } from 'cdk8s';
 import { k8s } from 'cdk8s-plus-33';
 import type { ContentConfigMap } from './content-config-map.ts';
 import { canonicalBytes, type Resources, resourceRequirements } from './quantity.ts';
@@ -8,8 +9,15 @@ import { dnsLabel, InvalidPropError, pinnedImage, port } from './validate.ts';
 /** User and group of every process of the platform; images give it an entry in /etc/passwd. */
 export const RUN_AS = 10_001;
 
-/** The value of an environment variable: text, a key of a Secret, or a field of the pod such as `status.podIP`. */
-export type EnvValue = string | { readonly secret: SecretRef; readonly key: string } | { readonly field: string };
+/**
+ * The value of an environment variable: text, a key of a Secret, a field of the pod such as `status.podIP`, or text that
+ * is complete only when every product is constructed (not in a Job, whose name is made of its content).
+ */
+export type EnvValue =
+  | string
+  | { readonly secret: SecretRef; readonly key: string }
+  | { readonly field: string }
+  | { readonly late: () => string };
 
 /** Environment variables by name. */
 export type Environment = Readonly<Record<string, EnvValue>>;
@@ -177,6 +185,7 @@ function quantities(name: string, resources: Resources): k8s.ResourceRequirement
 
 function envVar(name: string, value: EnvValue): k8s.EnvVar {
   if (typeof value === 'string') return { name, value };
+  if ('late' in value) return { name, value: Lazy.any({ produce: value.late }) };
   if ('field' in value) return { name, valueFrom: { fieldRef: { fieldPath: value.field } } };
   return { name, valueFrom: { secretKeyRef: { name: value.secret.name, key: value.key } } };
 }
