@@ -30,6 +30,7 @@ export const stages: Partial<Record<ImageName, (stage: Stage) => Promise<void>>>
     await stageTemporalSchema(join(stage.folder, 'app/schema/temporal'), stage);
   },
   gateway: (stage) => stageService('gateway', stage),
+  identity: (stage) => stageService('identity', stage),
   relations: (stage) => stageService('relations', stage),
   orchestrator: (stage) => stageService('orchestrator', stage),
   'object-store': (stage) => stageTool('versitygw', stage),

@@ -15,9 +15,11 @@ export const workloadTokenPath = (target: string): string => `/var/run/secrets/s
 /** The variables of a service that admits workloads. */
 export const workloadVariables = {
   WORKLOAD_AUDIENCE: text('the audience that the token of a workload must name, e.g. somagent-identity'),
-  WORKLOAD_CALLERS: text('the service accounts that may call, system:serviceaccount:<namespace>:<name>, by commas')
+  WORKLOAD_CALLERS: z
+    .string()
     .transform((value) => value.split(',').map((caller) => caller.trim()))
-    .pipe(z.array(z.string().regex(subjectPattern(), 'must be system:serviceaccount:<namespace>:<name>'))),
+    .pipe(z.array(z.string().regex(subjectPattern(), 'must be system:serviceaccount:<namespace>:<name>')))
+    .describe('the service accounts that may call, system:serviceaccount:<namespace>:<name>, by commas'),
   KUBERNETES_URL: httpsUrl('the address of the API server').default('https://kubernetes.default.svc'),
   KUBERNETES_DIR: text('the directory with token and ca.crt for the API server').default(
     '/var/run/secrets/somagent/kubernetes',
