@@ -36,7 +36,8 @@ export function createLogger(options: LoggerOptions): Logger {
     formatters: { level: (label: string) => ({ level: label }) },
     redact: { paths: redacted, censor: '[redacted]' },
   };
-  return options.destination ? pino(settings, options.destination) : pino(settings);
+  // Lines that come while one is written go out together; on exit the rest is written before the process ends.
+  return pino(settings, options.destination ?? pino.destination({ sync: false }));
 }
 
 /** The message of whatever was thrown. */
