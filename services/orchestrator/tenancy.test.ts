@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
 import { startPostgres, type TestPostgres } from '@somagent/bootstrap/testing/postgres.ts';
-import { requireIsolation, type TenantDatabase } from '@somagent/kit';
+import { event } from '@somagent/events';
+import { appendEvents, requireIsolation, type TenantDatabase } from '@somagent/kit';
 import { sql } from 'kysely';
 import pg from 'pg';
 import { type Database, openDatabase } from './database.ts';
@@ -15,6 +16,27 @@ const attemptAt = (turnId: string, prompt: string) => ({
   historyTurns: 6,
   events: [],
 });
+
+const denied = {
+  tenant: 'globex',
+  actor: { kind: 'user', id: 'gil', client: null },
+  data: {
+    requestId: 'r1',
+    service: 'gateway',
+    route: 'getSession',
+    method: 'GET',
+    path: '/v1/sessions/{id}',
+    capability: 'session:read',
+    resource: { type: 'session', id: null },
+    allow: false,
+    rule: 'soma.gateway.deny_relation',
+    reasons: [] as string[],
+    revision: null,
+    latencyUs: 1,
+    status: 404,
+    input: null,
+  },
+} as const;
 
 describe('the database of sessions keeps tenants apart', () => {
   let postgres: TestPostgres;
@@ -110,7 +132,10 @@ describe('the database of sessions keeps tenants apart', () => {
       assert.deepEqual(await gateway.platform.selectFrom('turn').select('prompt').execute(), []);
       await assert.rejects(gateway.of('globex').deleteFrom('turn').execute(), { code: '42501' });
       await assert.rejects(sql`select set_config('role', 'sessions', false)`.execute(gateway.of('globex')));
-      await assert.rejects(sql`select * from outbox`.execute(gateway.of('globex')));
+      const verdict = event('verdict.decisions', 'verdict.decided', denied);
+      await appendEvents(gateway.untenanted, [verdict]);
+      await assert.rejects(sql`select * from outbox`.execute(gateway.of('globex')), { code: '42501' });
+      await assert.rejects(sql`delete from outbox`.execute(gateway.of('globex')), { code: '42501' });
     } finally {
       await gateway.destroy();
     }

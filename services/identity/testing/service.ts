@@ -143,6 +143,11 @@ export class TestService {
     return replica;
   }
 
+  /** The policy that it asks: the real corpus. */
+  get policy(): PolicyEngine {
+    return this.#policy;
+  }
+
   /** A token of a person or service account. */
   token(claims: { readonly sub: string } & Readonly<Record<string, unknown>>): Promise<string> {
     const token = new SignJWT({ azp: 'somagent-cli', typ: 'Bearer', ...claims })
