@@ -36,7 +36,6 @@ function service(name: string, description: string, inputs: readonly string[] = 
     parent: 'node' as const,
     inputs: [
       `services/${name}`,
-      'services/kit',
       'images/stage/service.ts',
       `package-lock.json#services/${name}`,
       'package.json#devDependencies.esbuild',
@@ -105,20 +104,11 @@ const definitions = {
   ]),
   // Stands on the server's own image, because its `migrate` runs that program.
   relations: {
-    ...service('relations', 'Relations: model, sync and reconciliation', [
-      'policies/openfga',
-      'services/bootstrap',
-      'services/events',
-    ]),
+    ...service('relations', 'Relations: model, sync and reconciliation'),
     parent: 'openfga',
   },
-  // The gateway speaks the orchestrator's contract and reads its tables.
-  gateway: service('gateway', 'HTTP API of sessions', ['services/orchestrator']),
-  identity: service('identity', 'Tenants, people, keys, training mode, kill switch', [
-    'services/events',
-    'services/governance',
-    'policies/runtime',
-  ]),
+  gateway: service('gateway', 'HTTP API of sessions'),
+  identity: service('identity', 'Tenants, people, keys, training mode, kill switch'),
   orchestrator: service('orchestrator', 'Temporal worker of sessions'),
   'object-store': {
     description: 'S3 over a file system',

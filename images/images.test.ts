@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { imageDefinition, imageName, imageNames, withParents } from './catalogue.ts';
+import { linkedWorkspaces, readLock } from './lock.ts';
 import { packageFolders } from './stage/service.ts';
 import { imageReference, imageTag, repository } from './tag.ts';
 
@@ -12,7 +13,12 @@ let copy: string;
 /** The files that tags are made from, without the installed packages. */
 before(() => {
   copy = mkdtempSync(join(tmpdir(), 'images-test-'));
-  const inputs = imageNames.flatMap((name) => [`images/${name}`, ...imageDefinition(name).inputs]);
+  const lock = readLock(repository);
+  const inputs = imageNames.flatMap((name) => [
+    `images/${name}`,
+    ...imageDefinition(name).inputs,
+    ...linkedWorkspaces(lock, `services/${name}`),
+  ]);
   for (const input of new Set(inputs.map((each) => each.split('#')[0] ?? each))) {
     const filter = (path: string): boolean => !path.includes('node_modules');
     cpSync(join(repository, input), join(copy, input), { recursive: true, filter });
@@ -48,6 +54,11 @@ test('a changed parent changes its children and nobody else', () => {
 test('a changed source changes only the image made from it', () => {
   const changed = changedBy(() => writeFileSync(join(copy, 'services/gateway/new.ts'), ''));
   assert.deepEqual(changed, ['gateway']);
+});
+
+test('a changed workspace changes the images of the services that use it', () => {
+  const changed = changedBy(() => writeFileSync(join(copy, 'services/orchestrator/new.ts'), ''));
+  assert.deepEqual(changed, ['gateway', 'orchestrator']);
 });
 
 test('moving a line between two files changes the tag', () => {

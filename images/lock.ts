@@ -61,9 +61,18 @@ export function dependencyFolders(
 
 /** What the lock file says of all that a workspace needs at run time: it changes when one of these packages does. */
 export function lockedContent(lock: Lock, workspace: string): readonly unknown[] {
-  const names = Object.keys(lock.packages[workspace]?.dependencies ?? {});
-  const folders = dependencyFolders(lock, names, ignoreMissing);
+  const folders = runtimeFolders(lock, workspace);
   return folders.map((folder) => [folder, lock.packages[folder]?.version, lock.packages[folder]?.integrity]);
+}
+
+/** Folders of the other workspaces that a workspace needs at run time, such as `services/kit`. */
+export function linkedWorkspaces(lock: Lock, workspace: string): string[] {
+  const entries = runtimeFolders(lock, workspace).map((folder) => lock.packages[folder]);
+  return entries.flatMap((entry) => (entry?.link && entry.resolved !== undefined ? [entry.resolved] : []));
+}
+
+function runtimeFolders(lock: Lock, workspace: string): string[] {
+  return dependencyFolders(lock, Object.keys(lock.packages[workspace]?.dependencies ?? {}), ignoreMissing);
 }
 
 /** A package of another system has no entry: it decides nothing here. */

@@ -3,7 +3,7 @@ import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync } from '
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type ImageName, imageDefinition } from './catalogue.ts';
-import { lockedContent, readLock } from './lock.ts';
+import { linkedWorkspaces, lockedContent, readLock } from './lock.ts';
 
 /** The repository that the images are built from. */
 export const repository = fileURLToPath(new URL('..', import.meta.url));
@@ -36,7 +36,7 @@ export function imageReference(name: ImageName, options: { readonly registry: st
 
 /**
  * An input is a file, a folder, `file.json#path.to.value` where only one value of a file matters, or
- * `package-lock.json#<workspace>` for all that a workspace needs at run time.
+ * `package-lock.json#<workspace>` for all that a workspace needs at run time, other workspaces included.
  */
 function hashInput(hash: Hash, root: string, input: string): void {
   const [path = '', pointer] = input.split('#');
@@ -47,7 +47,9 @@ function hashInput(hash: Hash, root: string, input: string): void {
   } else if (pointer === undefined) {
     hashPath(hash, absolute, path);
   } else if (path === 'package-lock.json') {
-    hash.update(JSON.stringify([input, lockedContent(readLock(root), pointer)]));
+    const lock = readLock(root);
+    hash.update(JSON.stringify([input, lockedContent(lock, pointer)]));
+    for (const folder of linkedWorkspaces(lock, pointer)) hashInput(hash, root, folder);
   } else {
     hash.update(JSON.stringify([input, valueAt(absolute, pointer)]));
   }

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { build } from 'esbuild';
 import { type ImageName, imageDefinition } from '../catalogue.ts';
 import { run } from '../command.ts';
-import { dependencyFolders, type MissingPackage, readLock } from '../lock.ts';
+import { dependencyFolders, linkedWorkspaces, type MissingPackage, readLock } from '../lock.ts';
 import type { Stage } from './stage.ts';
 
 /** Has native code, or starts or reads other files by path, so it can't be part of a bundle. */
@@ -42,7 +42,7 @@ export async function stageService(name: ImageName, { folder, log, repository }:
       js: "import { createRequire as __r } from 'node:module'; const require = __r(import.meta.url); const __filename = import.meta.filename; const __dirname = import.meta.dirname;",
     },
   });
-  checkInputs(name, Object.keys(bundled.metafile.inputs));
+  checkInputs(name, Object.keys(bundled.metafile.inputs), repository);
   const imports = Object.values(bundled.metafile.outputs).flatMap((output) => output.imports);
   const outside = notBundled.filter((each) => imports.some(({ path }) => path === each || path.startsWith(`${each}/`)));
   for (const path of packageFolders(outside, repository)) {
@@ -58,12 +58,13 @@ export async function stageService(name: ImageName, { folder, log, repository }:
 }
 
 /** A source that the catalogue does not name as an input could change without the image's tag. */
-function checkInputs(name: ImageName, inputs: readonly string[]): void {
-  const declared = ['node_modules/', ...imageDefinition(name).inputs.map((input) => `${input}/`)];
+function checkInputs(name: ImageName, inputs: readonly string[], repository: string): void {
+  const workspaces = linkedWorkspaces(readLock(repository), `services/${name}`);
+  const declared = ['node_modules', ...imageDefinition(name).inputs, ...workspaces].map((folder) => `${folder}/`);
   const strays = inputs.filter((input) => !declared.some((folder) => input.startsWith(folder)) && !input.includes(':'));
   if (strays.length === 0) return;
   throw new Error(
-    `services/${name} imports ${strays.join(', ')}; move it to services/kit, or name it in images/catalogue.ts`,
+    `services/${name} imports ${strays.join(', ')}; name its workspace among the dependencies of the service, or the folder in images/catalogue.ts`,
   );
 }
 

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import model from '@somagent/policies/openfga/model.json' with { type: 'json' };
+import model from '@somagent/openfga-model/model.json' with { type: 'json' };
 import type { OpenFga, StoredModel } from './client.ts';
 
 /** The model of `policies/openfga`, as OpenFGA takes it. */
