@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { cpSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { dataFile, entrypoints, moduleFile } from '@somagent/policy/bundle.ts';
+import { dataFile, type Entrypoint, entrypoints, moduleFile } from '@somagent/policy/bundle.ts';
 import { toolPath } from '../../cluster/toolchain.ts';
 
 /** Folder of the corpus. */
@@ -47,22 +47,29 @@ export function stageCorpus(source = corpusFolder, options: { readonly tests?: b
  * What a bundle decides with: rules, data, and the module that OPA compiles from them. The same corpus and compiler
  * give the same bytes.
  */
-export function compileCorpus(source = corpusFolder): ReadonlyMap<string, Buffer> {
+export function compileCorpus(
+  source = corpusFolder,
+  decisions: readonly Entrypoint[] = entrypoints,
+): ReadonlyMap<string, Buffer> {
   const folder = stageCorpus(source);
   try {
     const rules = ruleFiles(folder).map((file) => [file, readFileSync(join(folder, file))] as const);
     const facts: unknown = JSON.parse(readFileSync(join(folder, 'facts/data.json'), 'utf8'));
-    return new Map([...rules, [dataFile, Buffer.from(JSON.stringify({ facts }))], [moduleFile, compileModule(folder)]]);
+    return new Map([
+      ...rules,
+      [dataFile, Buffer.from(JSON.stringify({ facts }))],
+      [moduleFile, compileModule(folder, decisions)],
+    ]);
   } finally {
     rmSync(folder, { recursive: true });
   }
 }
 
-function compileModule(folder: string): Buffer {
+function compileModule(folder: string, decisions: readonly Entrypoint[]): Buffer {
   const output = mkdtempSync(join(tmpdir(), 'policies-module-'));
   try {
     const archive = join(output, 'compiled.tar.gz');
-    const asked = entrypoints.flatMap((entrypoint) => ['--entrypoint', entrypoint]);
+    const asked = decisions.flatMap((entrypoint) => ['--entrypoint', entrypoint]);
     opa(['build', '--target', 'wasm', ...asked, '--output', archive, '--bundle', '.'], { cwd: folder });
     execFileSync('tar', ['-xzf', archive, '-C', output, `/${moduleFile}`], { stdio: 'pipe' });
     return readFileSync(join(output, moduleFile));
