@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import { join } from 'node:path';
-import { onFileChange, readTlsFiles } from '@somagent/kit';
+import { type Logger, messageOf, onFileChange, readTlsFiles } from '@somagent/kit';
 import type { Witness } from './witness.ts';
 
 /** Options of {@link serveWitness}. */
@@ -10,6 +10,7 @@ export interface WitnessServerOptions {
   readonly port: number;
   /** Directory with tls.crt and tls.key. */
   readonly tlsDirectory: string;
+  readonly log: Logger;
 }
 
 /** A checkpoint with the longest proof has about 4 kB. */
@@ -25,9 +26,17 @@ export async function serveWitness(witness: Witness, options: WitnessServerOptio
     return { cert, key, minVersion: 'TLSv1.2' as const };
   };
   const server = createServer({ ...secure(), requestTimeout: 5000, headersTimeout: 5000 }, (request, response) => {
+    const send = (status: number, body: string) =>
+      response.writeHead(status, { 'content-type': contentType(status) }).end(body);
     answer(witness, request).then(
-      ({ status, body }) => response.writeHead(status, { 'content-type': contentType(status) }).end(body),
-      () => response.writeHead(500, { 'content-type': 'text/plain' }).end('the witness failed: read its log\n'),
+      ({ status, body }) => {
+        if (status !== 200) options.log.warn({ status, reason: body.trim() }, 'no cosignature');
+        send(status, body);
+      },
+      (error: unknown) => {
+        options.log.error({ reason: messageOf(error) }, 'the witness failed');
+        send(500, 'the witness failed: read its log\n');
+      },
     );
   });
   onFileChange(join(options.tlsDirectory, 'tls.crt'), () => server.setSecureContext(secure()));

@@ -1,3 +1,4 @@
+import type { QuotaTables } from '@somagent/governance';
 import type { Generated } from 'kysely';
 
 /** Entries, in order. Rows are never changed or removed. */
@@ -48,7 +49,7 @@ export interface CosignatureTable {
 }
 
 /** The tables of the database `audit`. */
-export interface Database {
+export interface Database extends QuotaTables {
   audit_leaf: LeafTable;
   audit_node: NodeTable;
   audit_batch: BatchTable;

@@ -1,3 +1,4 @@
+import { quotaMigration } from '@somagent/governance';
 import { tenantSetting } from '@somagent/kit';
 import { type Kysely, sql } from 'kysely';
 import { type Migration, type MigrationResult, Migrator } from 'kysely/migration';
@@ -76,10 +77,13 @@ async function keepTenantsApart(db: Kysely<unknown>): Promise<void> {
 }
 
 /** Every migration, by name; names sort in the order in which they apply, and a released one never changes. */
-export const migrations: Readonly<Record<string, Migration>> = { '0001-log': log };
+export const migrations: Readonly<Record<string, Migration>> = {
+  '0001-log': log,
+  '0002-quota': quotaMigration,
+};
 
 /**
- * Brings the schema to the newest version and lets the service's role select and insert, nothing else.
+ * Brings the schema to the newest version and lets the service's role select and insert in the log, nothing else.
  * @param db a connection of the owner of the database
  * @param role the role that the service connects as; it must exist and not be the owner
  * @throws the error of the migration that failed.
@@ -95,6 +99,9 @@ export async function migrate<Tables>(db: Kysely<Tables>, role: string): Promise
     await sql`revoke all on ${sql.table(table)} from ${to}`.execute(db);
     await sql`grant select, insert on ${sql.table(table)} to ${to}`.execute(db);
   }
+  // Counts of requests are no records: they do change.
+  await sql`grant select, insert, update on quota_window to ${to}`.execute(db);
+  await sql`grant select on quota_limit to ${to}`.execute(db);
   return results ?? [];
 }
 

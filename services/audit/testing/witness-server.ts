@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createAuthority, issueCertificate } from '@somagent/bootstrap/secrets/certificates.ts';
-import { fetchTrusting } from '@somagent/kit';
+import { createLogger, fetchTrusting } from '@somagent/kit';
 import type { Witness } from '../checkpoint/witness.ts';
 import { serveWitness } from '../checkpoint/witness-server.ts';
 
@@ -26,7 +26,11 @@ export async function startWitnessServer(witness: Witness): Promise<TestWitnessS
   });
   const files = { 'tls.crt': leaf.certificate, 'tls.key': leaf.key, 'ca.crt': authority.certificate };
   for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text, { mode: 0o600 });
-  const server = await serveWitness(witness, { port: 0, tlsDirectory: folder });
+  const server = await serveWitness(witness, {
+    port: 0,
+    tlsDirectory: folder,
+    log: createLogger({ service: 'witness-test', level: 'silent' }),
+  });
   const address = server.address();
   if (address === null || typeof address === 'string') throw new Error('the witness does not listen on a port');
   const stop = async () => {

@@ -2,29 +2,24 @@
 """No mocks, no imitation, no bypass: real servers, real data.
 
 Verifies an export of the audit log. It shares no code with the service: Python 3.11, its standard library, and Ed25519
-from the package `cryptography`. Read it before you trust it; it is short for that reason.
+of the package `cryptography`. Read it before you trust it: for that it is short.
 
     verify.py --log KEY --witness KEY --checkpoint FILE [--known FILE] EXPORT
 
-KEY is a verifier key `<name>+<id>+<key>` that you got from the operator and from the witness, not with the export. FILE
-of --checkpoint is a witnessed checkpoint that you fetched before the export: it shows whether the end is missing. --known
-keeps the hashes of what was verified (32 bytes each): next time a changed entry is named exactly, not only the
-checkpoint that it lies under.
+KEY is a verifier key `<name>+<id>+<key>` from the operator and from the witness, not from the export. --checkpoint is a
+witnessed checkpoint that you fetched before the export: it shows whether the end is missing. --known keeps the hashes of
+what was verified (32 bytes each): next time a changed entry is named exactly, not only the checkpoint that it lies under.
 
 Lines of an export, JSON with the fields in this order:
     {"kind":"log","origin":NAME,"version":1}                     the first line
     {"kind":"entry","index":N,"hash":BASE64,"leaf":TEXT}         hash = SHA-256(0x00, UTF-8 of TEXT)
     {"kind":"hash","index":N,"hash":BASE64}                      an entry that the reader of the export may not see
     {"kind":"checkpoint","previous":M,"note":NOTE}               seals the entries from M to its size
-Sources: RFC 9162 section 2.1; c2sp.org/signed-note, /tlog-checkpoint, /tlog-cosignature. Exit code 0: all is proven;
-1: it is not, the first bad index is on standard output; 2: it could not be checked.
+Sources: RFC 9162 section 2.1; c2sp.org/signed-note, /tlog-checkpoint, /tlog-cosignature. Exit code 1: something is not
+proven, the first bad index is on standard output; 2: it could not be checked.
 """
-import argparse
-import base64
-import hashlib
-import json
-import os
-import sys
+import argparse, base64, hashlib, json, os, sys
+from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -35,7 +30,6 @@ FIELDS = {"log": ["kind", "origin", "version"], "entry": ["kind", "index", "hash
 
 class Bad(Exception):
     """The log is not what was witnessed; `first` is the first index that nothing proves, `last` where that ends."""
-
     def __init__(self, first, last, reason):
         super().__init__(reason)
         self.first, self.last = first, last
@@ -55,7 +49,6 @@ def unbase64(text, length=None):
 
 class Key:
     """A verifier key: type 1 signs the note, type 4 is a witness that signs the note with a time."""
-
     def __init__(self, text, kind):
         self.name, key_id, encoded = text.strip().split("+", 2)
         data = unbase64(encoded, 33)
@@ -96,7 +89,6 @@ def read_checkpoint(note, log, witness):
 
 class Tree:
     """The roots of the perfect subtrees so far, as (leaves, hash)."""
-
     def __init__(self):
         self.size, self.parts = 0, []
 
@@ -118,7 +110,7 @@ class Tree:
 
 def read_line(raw):
     """The content of a line that is spelled in the one way in which exports spell it."""
-    content = json.loads(raw.decode("utf-8"))
+    content = json.loads(raw.decode())
     if list(content) != FIELDS.get(content.get("kind")):
         raise ValueError("it is of no known kind or has other fields")
     if (json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n").encode() != raw:
@@ -144,8 +136,7 @@ def verify(lines, log, witness, fetched, known=b""):
         raise Unusable(f"the fetched checkpoint: {error}") from None
     tree, hashes, sealed, begun = Tree(), bytearray(), 0, False
     for raw in lines:
-        # What a line breaks when it can't be read: the entry that should be there, or what a checkpoint should seal.
-        first, last = tree.size, tree.size
+        first, last = tree.size, tree.size  # what is in doubt when this line is wrong
         try:
             content = read_line(raw)
             if begun != (content["kind"] != "log"):
@@ -156,15 +147,17 @@ def verify(lines, log, witness, fetched, known=b""):
                     raise ValueError(f"it is an export of {content['origin']}, not of {log.name}")
             elif content["kind"] == "checkpoint":
                 first, last = sealed, max(sealed, tree.size - 1)
-                if (tree.size, tree.root()) != read_checkpoint(content["note"], log, witness):
+                size, root = read_checkpoint(content["note"], log, witness)
+                if size > tree.size:
+                    first, last = tree.size, size - 1
+                if (size, root) != (tree.size, tree.root()):
                     raise ValueError("the entries are not those that were witnessed")
                 if content["previous"] != sealed or type(content["previous"]) is not int or tree.size == sealed:
                     raise ValueError("a checkpoint before it is missing")
                 sealed = tree.size
             else:
                 leaf_hash = leaf_of(content, tree.size)
-                before = known[32 * tree.size:32 * tree.size + 32]
-                if before and before != leaf_hash:
+                if known[32 * tree.size:32 * tree.size + 32] not in (b"", leaf_hash):
                     raise ValueError("it is not what was verified before")
                 tree.append(leaf_hash)
                 hashes += leaf_hash
@@ -173,28 +166,21 @@ def verify(lines, log, witness, fetched, known=b""):
                     raise ValueError("the entries are not those of the fetched checkpoint")
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise Bad(first, last, str(error)) from None
-    end = max(anchor_size, len(known) // 32)
-    if not begun or sealed < tree.size or tree.size < end:
-        # Entries that no checkpoint seals are as good as missing.
-        raise Bad(sealed if sealed < tree.size else tree.size, max(tree.size, end) - 1, "the end of the log is missing")
+    end = max(anchor_size, len(known) // 32, tree.size)
+    if not begun or sealed < end:  # What neither a checkpoint nor an earlier verification proves is as good as missing.
+        raise Bad(max(sealed, min(tree.size, len(known) // 32)), end - 1, "the end of the log is missing")
     return tree.size, bytes(hashes)
 
 
 def main():
     parser = argparse.ArgumentParser(description="Verifies an export of the audit log.")
-    for name in ("log", "witness", "checkpoint"):
-        parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--known")
-    parser.add_argument("export")
+    for name in ("--log", "--witness", "--checkpoint", "--known", "export"):
+        parser.add_argument(name, **({} if name in ("--known", "export") else {"required": True}))
     given = parser.parse_args()
     try:
         log, witness = Key(given.log, 1), Key(given.witness, 4)
-        with open(given.checkpoint, encoding="utf-8", newline="") as file:
-            fetched = file.read()
-        known = b""
-        if given.known and os.path.exists(given.known):
-            with open(given.known, "rb") as file:
-                known = file.read()
+        fetched = Path(given.checkpoint).read_bytes().decode()
+        known = Path(given.known).read_bytes() if given.known and Path(given.known).exists() else b""
         with open(given.export, "rb") as lines:
             size, hashes = verify(lines, log, witness, fetched, known)
     except (OSError, ValueError, Unusable) as error:
@@ -205,11 +191,9 @@ def main():
         print(f"first bad index: {bad.first}{where}: {bad}")
         return 1
     if given.known:
-        with open(given.known + ".new", "wb") as file:
-            file.write(hashes)
+        Path(given.known + ".new").write_bytes(hashes)
         os.replace(given.known + ".new", given.known)
     print(f"{size} entries are what {log.name} signed and {witness.name} witnessed")
-    return 0
 
 
 if __name__ == "__main__":
