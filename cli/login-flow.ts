@@ -12,7 +12,7 @@ export interface Prompt {
   readonly browser: boolean;
 }
 
-export type Tokens = Awaited<ReturnType<typeof oidc.authorizationCodeGrant>>;
+export type Tokens = oidc.TokenEndpointResponse & oidc.TokenEndpointResponseHelpers;
 
 /** How long a person has to sign in, milliseconds; Keycloak's own page waits no longer. */
 const longestMs = 15 * 60_000;

@@ -53,7 +53,7 @@ before(
     const { code, text } = await files.run(realm, 'apply', { LOGOUT_URL: await listen() });
     assert.equal(code, 0, text);
   },
-  { timeout: 300_000 },
+  { timeout: 600_000 },
 );
 after(async () => {
   listener?.close();

@@ -13,6 +13,16 @@ export function address(variable: string, output: string): string {
 
 const servicesNamespace = 'local-services';
 
+/** User name and password of a Secret. */
+export async function secretOf(
+  name: string,
+  namespace = servicesNamespace,
+): Promise<{ readonly username: string; readonly password: string }> {
+  const { data } = await get<{ data: Record<string, string> }>('secret', name, '-n', namespace);
+  const text = (key: string) => Buffer.from(data[key] ?? '', 'base64').toString();
+  return { username: text('username'), password: text('password') };
+}
+
 async function secret(name: string, key: string): Promise<string> {
   const { data } = await get<{ data: Record<string, string> }>('secret', name, '-n', servicesNamespace);
   return Buffer.from(data[key] ?? '', 'base64').toString();

@@ -151,7 +151,7 @@ async function ensureManagementRoles(
   const client = management?.id ?? '';
   const reference = async (name: string) => {
     const role = await admin.clients.findRole({ realm, id: client, roleName: name });
-    return [{ id: role.id ?? '', name }];
+    return [{ id: role?.id ?? '', name }];
   };
   const nameOf = ({ name }: { readonly name?: string }): string => name ?? '';
   const user = { realm, id: userId, clientUniqueId: client };

@@ -89,7 +89,7 @@ before(
     const { code, text } = await files.run(declared);
     assert.equal(code, 0, text);
   },
-  { timeout: 240_000 },
+  { timeout: 600_000 },
 );
 after(() => keycloak?.stop());
 
@@ -143,7 +143,7 @@ describe('an applied realm', () => {
     const mapping = {
       id: own?.id ?? '',
       clientUniqueId: management?.id ?? '',
-      roles: [{ id: all.id ?? '', name: 'realm-admin' }],
+      roles: [{ id: all?.id ?? '', name: 'realm-admin' }],
     };
     await refused('more rights', identity.users.addClientRoleMappings(mapping));
   });

@@ -128,7 +128,7 @@ export async function startKeycloak(): Promise<TestKeycloak> {
   const running = new RunningKeycloak(`https://localhost:${port}`, folder, ca, admin, postgres, child);
   const dependency = { name: 'Keycloak', address: running.url, fix: 'start it by hand and read its log' };
   try {
-    await waitFor(dependency, () => running.probe(), { seconds: 180 });
+    await waitFor(dependency, () => running.probe(), { seconds: 400 });
   } catch (error) {
     const log = running.log();
     await running.stop();
