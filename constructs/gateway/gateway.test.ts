@@ -1,17 +1,31 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { environmentOf, image, keycloakOf, postgresOf, TestRegion, temporalOf, wholeRegion } from '../testing.ts';
+import {
+  environmentOf,
+  governanceOf,
+  image,
+  kafkaOf,
+  keycloakOf,
+  type Manifest,
+  mountsOf,
+  postgresOf,
+  TestRegion,
+  temporalOf,
+  wholeRegion,
+} from '../testing.ts';
 import { Gateway, type GatewayProps } from './gateway.ts';
 
 function gateway(props: Partial<GatewayProps> = {}) {
   const region = new TestRegion();
   const postgres = postgresOf(region);
+  const keycloak = keycloakOf(region, postgres);
   const object = new Gateway(region.chart('services'), 'gateway', {
     image: image('gateway'),
     plan: region.plan,
     temporal: temporalOf(region, postgres),
-    database: postgres.database('sessions'),
-    identity: keycloakOf(region, postgres),
+    database: postgres.database('sessions').reader('sessions_gateway'),
+    identity: keycloak,
+    ...governanceOf(region, postgres, keycloak, kafkaOf(region)),
     ...props,
   });
   return { region, object };
@@ -28,6 +42,43 @@ test('it verifies the tokens of its Keycloak for its audience', () => {
   );
   assert.equal(env.OIDC_AUDIENCE, 'somagent-gateway');
   assert.equal(env.PORT, '8443');
+});
+
+test('it reaches what governs its requests, each with a credential of its own, and nothing else', () => {
+  const { region } = gateway();
+  const object = region.find('Deployment', 'gateway');
+  const env = environmentOf(object);
+  assert.equal(env.IDENTITY_URL, 'https://identity.north-services.svc:8443');
+  assert.equal(env.POLICY_URL, 'https://object-store.north-data.svc:7070/policy');
+  assert.equal(env.OPENFGA_URL, 'https://openfga.north-identity.svc:8443');
+  assert.equal(env.RATE_LIMIT_PER_MINUTE, undefined);
+  const mounts = mountsOf(object);
+  assert.equal(mounts['/secrets/postgres'], 'postgres-role-sessions-gateway');
+  assert.equal(mounts['/secrets/policy'], 'object-store-user-policy-reader');
+  assert.equal(mounts['/secrets/policy-key'], 'policy-signing-public');
+  assert.equal(mounts['/var/cache/policy'], 'scratch');
+  const callers = environmentOf(region.find('Deployment', 'identity')).WORKLOAD_CALLERS;
+  assert.equal(callers, 'system:serviceaccount:north-services:gateway');
+  const reached = region
+    .find('NetworkPolicy', 'gateway')
+    .spec.egress.flatMap(({ to = [] }: Manifest) => to)
+    .flatMap(({ podSelector }: Manifest) => podSelector?.matchLabels['somagent.dev/network'] ?? []);
+  assert.deepEqual(reached.sort(), [
+    'identity',
+    'kafka',
+    'keycloak',
+    'object-store',
+    'openfga',
+    'postgres',
+    'temporal',
+  ]);
+});
+
+test('limits are passed on when they are given', () => {
+  const { region } = gateway({ limits: { subjectMinute: 60, tenantMinute: 600, tenantDay: 10_000 } });
+  const env = environmentOf(region.find('Deployment', 'gateway'));
+  const limits = [env.RATE_LIMIT_PER_MINUTE, env.TENANT_RATE_LIMIT_PER_MINUTE, env.TENANT_QUOTA_PER_DAY];
+  assert.deepEqual(limits, ['60', '600', '10000']);
 });
 
 test('two pods, one of which may be away', () => {

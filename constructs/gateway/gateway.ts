@@ -5,9 +5,9 @@ import type { Resources } from '../core/quantity.ts';
 import { placeOf } from '../core/region-chart.ts';
 import type { SecretPlan } from '../core/secret-plan.ts';
 import { nodePort } from '../core/validate.ts';
-import { DeploymentWorkload, ServiceAddress } from '../core/workload.ts';
+import { type Connectable, DeploymentWorkload, ServiceAddress } from '../core/workload.ts';
 import type { Keycloak } from '../keycloak/keycloak.ts';
-import type { Database } from '../postgres/database.ts';
+import { Policy } from '../policy/policy.ts';
 import type { Temporal } from '../temporal/temporal.ts';
 
 const HTTPS = 8443;
@@ -21,10 +21,23 @@ export interface GatewayProps {
   readonly plan: SecretPlan;
   /** Where sessions run. */
   readonly temporal: Temporal;
-  /** Where sessions are kept. */
-  readonly database: Database;
+  /** Where sessions are kept, requests are counted and verdicts wait for Kafka: a reader of the database `sessions`. */
+  readonly database: Connectable;
   /** Who issues the tokens that it admits. */
   readonly identity: Keycloak;
+  /** Who says what is suspended, revoked and halted, and whom API keys stand for: the identity service. */
+  readonly control: Connectable;
+  /** Where policies come from: `policy.consumer()`. */
+  readonly policy: Connectable;
+  /** Who is asked for relations: `openfga.client()`. */
+  readonly relations: Connectable;
+  /** Where verdicts go: `kafka.user('gateway')`. */
+  readonly kafka: Connectable;
+  /**
+   * Requests that may be sent, in a minute by one subject and by a whole tenant, and in a day by a whole tenant.
+   * @default 600, 6000 and 1000000
+   */
+  readonly limits?: { readonly subjectMinute: number; readonly tenantMinute: number; readonly tenantDay: number };
   /**
    * What tokens must name as audience.
    * @default 'somagent-gateway'
@@ -47,7 +60,7 @@ export interface GatewayProps {
   readonly resources?: Resources;
 }
 
-/** The HTTP API of sessions. */
+/** The HTTP API of sessions, governed: each request is somebody's, allowed by a policy, and recorded. */
 export class Gateway extends Construct implements Endpoint {
   /** DNS name within the cluster. */
   readonly host: string;
@@ -73,7 +86,8 @@ export class Gateway extends Construct implements Endpoint {
       name: identity.instance,
       image: props.image,
       command: ['node', '/app/main.js'],
-      connections: [props.temporal, props.database],
+      connections: [props.temporal, props.database, props.control, props.policy, props.relations, props.kafka],
+      scratch: Policy.cache,
       env: environment(props),
       ports: { https: HTTPS, health: HEALTH },
       secrets: [{ path: '/secrets/gateway-tls', secret: this.#certificate(props, identity.instance) }],
@@ -108,7 +122,7 @@ export class Gateway extends Construct implements Endpoint {
   }
 }
 
-function environment({ identity, audience = 'somagent-gateway', taskQueue = 'sessions' }: GatewayProps) {
+function environment({ identity, limits, audience = 'somagent-gateway', taskQueue = 'sessions' }: GatewayProps) {
   return {
     PORT: String(HTTPS),
     HEALTH_PORT: String(HEALTH),
@@ -118,5 +132,10 @@ function environment({ identity, audience = 'somagent-gateway', taskQueue = 'ses
     OIDC_JWKS_URL: identity.jwksUrl,
     OIDC_CA_FILE: '/secrets/ca/ca.crt',
     OIDC_AUDIENCE: audience,
+    ...(limits && {
+      RATE_LIMIT_PER_MINUTE: String(limits.subjectMinute),
+      TENANT_RATE_LIMIT_PER_MINUTE: String(limits.tenantMinute),
+      TENANT_QUOTA_PER_DAY: String(limits.tenantDay),
+    }),
   };
 }
