@@ -12,7 +12,7 @@ const environments: Readonly<Record<string, RealmEnvironment>> = { dev, staging,
 /** What {@link platformRealm} is made from besides the environment. */
 export interface PlatformRealmOptions {
   readonly tenants: readonly string[];
-  /** Adds clients whose tokens the gateway must refuse, for tests: a foreign audience, no tenant, a very short life. */
+  /** Adds clients for tests, most of whose tokens the gateway must refuse: a foreign audience, no tenant, a very short or a long life. */
   readonly probeClients: boolean;
 }
 
@@ -113,5 +113,6 @@ function probes(tenant: string): RealmClient[] {
     { ...agent, clientId: 'foreign-agent', scopes: [whoScope], description: 'Tokens for another audience' },
     { clientId: 'untenanted-agent', roles: ['agent'], scopes: allScopes, description: 'Tokens without a tenant' },
     { ...agent, clientId: 'brief-agent', accessTokenSeconds: 30, description: 'Tokens that soon expire' },
+    { ...agent, clientId: 'lasting-agent', accessTokenSeconds: 900, description: 'Tokens that outlive an outage' },
   ];
 }
