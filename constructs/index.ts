@@ -1,3 +1,4 @@
+export { Audit, type AuditProps, AuditWitness, type AuditWitnessProps } from './audit/index.ts';
 export { Bootstrap, type BootstrapProps } from './bootstrap/index.ts';
 export {
   type ApiServerAddress,
@@ -85,5 +86,6 @@ export { Orchestrator, type OrchestratorProps } from './orchestrator/index.ts';
 export { Policy, type PolicyProps, policyBucket } from './policy/index.ts';
 export { Database, type DatabaseProps, Postgres, type PostgresProps } from './postgres/index.ts';
 export { type RayApplication, RayCluster, type RayClusterProps, type RayRenderer } from './ray/index.ts';
+export { Relations, type RelationsProps } from './relations/index.ts';
 export { Slm, type SlmProps } from './slm/index.ts';
 export { Temporal, type TemporalProps, type TemporalService } from './temporal/index.ts';

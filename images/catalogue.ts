@@ -91,6 +91,12 @@ const definitions = {
     inputs: ['images/stage/go.ts', 'cluster/toolchain/openfga/go.mod', 'cluster/toolchain/openfga/go.sum'],
     arguments: uid,
   },
+  'schema-registry': {
+    description: 'Apicurio Registry',
+    parent: 'java',
+    inputs: ['images/stage/apicurio.ts', 'images/stage/maven.ts'],
+    arguments: { ...uid, APICURIO: versions.apicurio, APICURIO_SHA256: versions.apicurioSha256 },
+  },
   keycloak: {
     description: 'Keycloak, built for PostgreSQL',
     parent: 'java',
@@ -108,6 +114,7 @@ const definitions = {
     parent: 'openfga',
   },
   gateway: service('gateway', 'HTTP API of sessions'),
+  audit: service('audit', 'Audit log, its API and its witness'),
   identity: service('identity', 'Tenants, people, keys, training mode, kill switch'),
   orchestrator: service('orchestrator', 'Temporal worker of sessions'),
   'object-store': {

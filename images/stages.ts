@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { ImageName } from './catalogue.ts';
+import { stageApicurio } from './stage/apicurio.ts';
 import { stageDebian } from './stage/debian.ts';
 import { stageOwnProgram, stageTemporalSchema, stageTool } from './stage/go.ts';
 import { stageKafka } from './stage/kafka.ts';
@@ -23,6 +24,7 @@ export const stages: Partial<Record<ImageName, (stage: Stage) => Promise<void>>>
     await stageTemporalSchema(join(stage.folder, 'schema'), stage);
   },
   kafka: stageKafka,
+  'schema-registry': stageApicurio,
   keycloak: stageKeycloak,
   openfga: (stage) => stageTool('openfga', stage),
   bootstrap: async (stage) => {
@@ -30,6 +32,7 @@ export const stages: Partial<Record<ImageName, (stage: Stage) => Promise<void>>>
     await stageTemporalSchema(join(stage.folder, 'app/schema/temporal'), stage);
   },
   gateway: (stage) => stageService('gateway', stage),
+  audit: (stage) => stageService('audit', stage),
   identity: (stage) => stageService('identity', stage),
   relations: (stage) => stageService('relations', stage),
   orchestrator: (stage) => stageService('orchestrator', stage),
