@@ -7,6 +7,7 @@ import { CliFailure, exitCodes } from './failure.ts';
 const outputsSchema = z.object({
   gatewayUrl: z.string().min(1),
   issuerUrl: z.string().min(1),
+  auditUrl: z.string().min(1).optional(),
   clients: z.array(z.string()).default([]),
   regions: z.record(z.string(), z.unknown()).default({}),
 });

@@ -17,7 +17,8 @@ import {
   startSession,
 } from './session.ts';
 import { showStatus } from './status.ts';
-import { resolvePlatform, resolveTarget, type TargetOptions } from './target.ts';
+import { resolveAudit, resolvePlatform, resolveTarget, type TargetOptions } from './target.ts';
+import { type WhyContext, why } from './why.ts';
 
 /** What the program needs of the process that it runs in. */
 export interface ProgramContext {
@@ -57,6 +58,7 @@ export function createProgram(context: ProgramContext): Command {
   addPlatformCommands(program, context, surroundings);
   addLoginCommands(program, surroundings);
   addSessionCommands(program, surroundings);
+  addGovernanceCommands(program, surroundings);
   return program;
 }
 
@@ -87,6 +89,13 @@ class Surroundings {
       json: this.options.json === true,
       command: 'npx soma',
     };
+  }
+
+  /** @param target options of the command itself */
+  why(target: Partial<TargetOptions>): WhyContext {
+    const { root, env } = this.#context;
+    const auditUrl = () => resolveAudit({ ...this.options, ...target }, { root, env });
+    return { ...this.session(target), root, auditUrl };
   }
 
   /** @param target options of the command itself */
@@ -213,4 +222,12 @@ function addSessionCommands(program: Command, make: Make): void {
   add('close', 'close a session for good')
     .argument('<id>')
     .action((id, options) => closeSession(make().session(options), id));
+}
+
+function addGovernanceCommands(program: Command, make: Make): void {
+  withTarget(program.command('why'))
+    .description('explain what was decided about a request, and by which rule')
+    .argument('<request-id>', 'x-request-id of the answer')
+    .option('--audit <url>', 'audit service (SOMA_AUDIT_URL; default: of the stack)')
+    .action((requestId, options) => why(make().why(options), requestId));
 }

@@ -10,6 +10,7 @@ export interface TargetOptions {
   readonly stack: string;
   readonly gateway?: string;
   readonly issuer?: string;
+  readonly audit?: string;
   readonly caFile?: string;
   readonly client?: string;
   readonly clientSecretFile?: string;
@@ -75,6 +76,17 @@ export async function resolvePlatform(
     ca: await resolveAuthority(options, env, cluster, namespaceOf(options, outputs)),
     patience: patienceOf(env),
   };
+}
+
+/** Where the audit service is. @throws CliFailure when nobody says it. */
+export function resolveAudit(options: TargetOptions, { root, env }: Pick<Surroundings, 'root' | 'env'>): string {
+  const url = options.audit ?? withoutEmpty(env).SOMA_AUDIT_URL ?? readOutputs(root, options.stack)?.auditUrl;
+  if (url !== undefined) return url.replace(/\/$/, '');
+  throw new CliFailure(
+    `stack ${options.stack} does not say where its audit service is`,
+    'give its address: --audit <url> or SOMA_AUDIT_URL',
+    exitCodes.usage,
+  );
 }
 
 /** The platform and who asks: a client that is named, else the person who is signed in, else the tenant's agent. */
