@@ -2,14 +2,20 @@ import { App, type Chart } from 'cdk8s';
 import {
   Bootstrap,
   Gateway,
+  Identity,
   Kafka,
   type KafkaProps,
   Keycloak,
+  ObjectStore,
+  OpenFga,
   Orchestrator,
   type Plane,
+  Policy,
   Postgres,
+  policyBucket,
   RegionChart,
   RegionNamespaces,
+  Relations,
   SecretPlan,
   Slm,
   Temporal,
@@ -94,7 +100,9 @@ export function postgresOf(region: TestRegion, id = 'postgres'): Postgres {
       { name: 'temporal', owner: 'temporal' },
       { name: 'temporal_visibility', owner: 'temporal' },
       { name: 'keycloak', owner: 'keycloak' },
-      { name: 'sessions', owner: 'sessions' },
+      { name: 'sessions', owner: 'sessions', readers: ['sessions_gateway', 'sessions_relations'] },
+      { name: 'identity', owner: 'identity' },
+      { name: 'openfga', owner: 'openfga' },
     ],
   });
 }
@@ -114,6 +122,15 @@ export function kafkaOf(region: TestRegion, id = 'kafka', props: Partial<KafkaPr
     ...props,
   });
 }
+
+/** Our services as users of a Kafka, without rights. */
+export const servicesOnKafka: Partial<KafkaProps> = {
+  declared: {
+    topics: [],
+    users: ['gateway', 'identity', 'orchestrator', 'relations'].map((name) => ({ name })),
+    acls: [],
+  },
+};
 
 /** A Temporal on that Postgres. */
 export function temporalOf(region: TestRegion, postgres: Postgres, id = 'temporal'): Temporal {
@@ -143,21 +160,66 @@ export function slmOf(region: TestRegion, id = 'slm'): Slm {
   return new Slm(region.chart('runtime'), id, { image: image('ray-slm'), plan: region.plan });
 }
 
+/** What governs the requests of a service. */
+export function governanceOf(region: TestRegion, postgres: Postgres, keycloak: Keycloak, kafka: Kafka, suffix = '') {
+  const { plan } = region;
+  const store = new ObjectStore(region.chart('data'), `object-store${suffix}`, {
+    image: image('object-store'),
+    bootstrapImage: image('bootstrap'),
+    plan,
+    buckets: [policyBucket],
+  });
+  const policy = new Policy(region.chart('system'), `policy${suffix}`, { image: image('policy'), plan, store });
+  const openfga = new OpenFga(region.chart('identity'), `openfga${suffix}`, {
+    image: image('openfga'),
+    relationsImage: image('relations'),
+    plan,
+    database: postgres.database('openfga'),
+  });
+  const control = new Identity(region.chart('services'), `identity${suffix}`, {
+    image: image('identity'),
+    plan,
+    database: postgres.database('identity'),
+    keycloak,
+    kafka: kafka.user('identity'),
+    policy: policy.consumer(),
+  });
+  return { control, policy: policy.consumer(), relations: openfga.client(), kafka: kafka.user('gateway') };
+}
+
 /** Every product of a region, `suffix` appended to each name; and its namespaces. */
 export function wholeRegion(region: TestRegion, suffix = ''): void {
   const postgres = postgresOf(region, `postgres${suffix}`);
   const temporal = temporalOf(region, postgres, `temporal${suffix}`);
-  kafkaOf(region, `kafka${suffix}`);
+  const kafka = kafkaOf(region, `kafka${suffix}`, servicesOnKafka);
   const keycloak = keycloakOf(region, postgres, `keycloak${suffix}`);
   const slm = slmOf(region, `slm${suffix}`);
-  const common = { temporal, database: postgres.database('sessions') };
+  const sessions = postgres.database('sessions');
   const services = region.chart('services');
-  new Orchestrator(services, `orchestrator${suffix}`, { image: image('orchestrator'), ...common, slm });
+  const governance = governanceOf(region, postgres, keycloak, kafka, suffix);
+  new Relations(services, `relations${suffix}`, {
+    image: image('relations'),
+    openfga: governance.relations,
+    kafka: kafka.user('relations'),
+    sessions: sessions.reader('sessions_relations'),
+    identity: governance.control,
+  });
+  new Orchestrator(services, `orchestrator${suffix}`, {
+    image: image('orchestrator'),
+    temporal,
+    database: sessions,
+    slm,
+    kafka: kafka.user('orchestrator'),
+    policy: governance.policy,
+    identity: governance.control,
+  });
   new Gateway(services, `gateway${suffix}`, {
     image: image('gateway'),
     plan: region.plan,
-    ...common,
+    temporal,
+    database: sessions.reader('sessions_gateway'),
     identity: keycloak,
+    ...governance,
   });
 }
 

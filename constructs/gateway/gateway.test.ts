@@ -9,6 +9,7 @@ import {
   type Manifest,
   mountsOf,
   postgresOf,
+  servicesOnKafka,
   TestRegion,
   temporalOf,
   wholeRegion,
@@ -25,7 +26,7 @@ function gateway(props: Partial<GatewayProps> = {}) {
     temporal: temporalOf(region, postgres),
     database: postgres.database('sessions').reader('sessions_gateway'),
     identity: keycloak,
-    ...governanceOf(region, postgres, keycloak, kafkaOf(region)),
+    ...governanceOf(region, postgres, keycloak, kafkaOf(region, 'kafka', servicesOnKafka)),
     ...props,
   });
   return { region, object };

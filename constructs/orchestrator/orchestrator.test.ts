@@ -20,6 +20,17 @@ test('one line of wiring gives each server its policy, credentials and variables
     SLM_MODEL: 'soma-tiny',
     SLM_API_KEY_FILE: '/secrets/slm/token',
     SLM_CA_FILE: '/secrets/ca/ca.crt',
+    KAFKA_BROKERS: 'kafka.north-data.svc:9093',
+    KAFKA_CREDENTIALS_DIR: '/secrets/kafka',
+    KAFKA_CA_FILE: '/secrets/ca/ca.crt',
+    POLICY_URL: 'https://object-store.north-data.svc:7070/policy',
+    POLICY_CREDENTIALS_DIR: '/secrets/policy',
+    POLICY_CA_FILE: '/secrets/ca/ca.crt',
+    POLICY_PUBLIC_KEY_FILE: '/secrets/policy-key/public.pem',
+    POLICY_CACHE_DIR: '/var/cache/policy',
+    IDENTITY_URL: 'https://identity.north-services.svc:8443',
+    IDENTITY_CA_FILE: '/secrets/ca/ca.crt',
+    IDENTITY_TOKEN_FILE: '/var/run/secrets/somagent/identity/token',
     TASK_QUEUE: 'sessions',
     HEALTH_PORT: '8081',
   });
@@ -28,14 +39,19 @@ test('one line of wiring gives each server its policy, credentials and variables
     '/secrets/postgres': 'postgres-role-sessions',
     '/secrets/ca': 'region-ca-cert',
     '/secrets/slm': 'slm-api-key',
+    '/secrets/kafka': 'kafka-user-orchestrator',
+    '/secrets/policy': 'object-store-user-policy-reader',
+    '/secrets/policy-key': 'policy-signing-public',
     '/tmp': 'scratch',
+    '/var/cache/policy': 'scratch',
+    '/var/run/secrets/somagent/identity': 'claim',
   });
   const targets = region
     .find('NetworkPolicy', 'orchestrator')
     .spec.egress.map((rule: { to: [{ podSelector: { matchLabels: Record<string, string> } }] }) =>
       Object.values(rule.to[0].podSelector.matchLabels),
     );
-  assert.deepEqual(targets, [['temporal'], ['postgres'], ['slm']]);
+  assert.deepEqual(targets, [['temporal'], ['postgres'], ['slm'], ['kafka'], ['object-store'], ['identity']]);
 });
 
 test('migrations come before the worker', () => {

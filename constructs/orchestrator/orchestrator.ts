@@ -2,7 +2,8 @@ import { Construct } from 'constructs';
 import { instanceName } from '../core/labels.ts';
 import type { PodNetwork } from '../core/pod-network.ts';
 import type { Resources } from '../core/quantity.ts';
-import { DeploymentWorkload, JobWorkload } from '../core/workload.ts';
+import { type Connectable, DeploymentWorkload, JobWorkload } from '../core/workload.ts';
+import { Policy } from '../policy/policy.ts';
 import type { Database } from '../postgres/database.ts';
 import type { Slm } from '../slm/slm.ts';
 import type { Temporal } from '../temporal/temporal.ts';
@@ -19,6 +20,12 @@ export interface OrchestratorProps {
   readonly database: Database;
   /** The model that answers. */
   readonly slm: Slm;
+  /** Where events go: `kafka.user('orchestrator')`. */
+  readonly kafka: Connectable;
+  /** What decides on each step: `policy.consumer()`. */
+  readonly policy: Connectable;
+  /** Who says what is halted and suspended: the identity service, asked with a workload token. */
+  readonly identity: Connectable;
   /**
    * Task queue of the sessions.
    * @default 'sessions'
@@ -53,7 +60,8 @@ export class Orchestrator extends Construct {
       name: instance,
       image: props.image,
       command: ['node', '/app/main.js', 'worker'],
-      connections: [props.temporal, props.database, props.slm],
+      connections: [props.temporal, props.database, props.slm, props.kafka, props.policy, props.identity],
+      scratch: Policy.cache,
       env: { TASK_QUEUE: this.taskQueue, HEALTH_PORT: String(HEALTH) },
       ports: { health: HEALTH },
       replicas: props.replicas ?? 1,

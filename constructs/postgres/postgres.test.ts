@@ -104,7 +104,7 @@ test('its rights on the Kubernetes API are those of the consensus store', () => 
   ]);
 });
 
-test('the databases Job has the plan and the password of each owner once', () => {
+test('the databases Job has the plan and the password of each owner and reader once', () => {
   const region = new TestRegion();
   postgresOf(region);
   const job = region.find('Job', 'postgres-databases');
@@ -114,6 +114,10 @@ test('the databases Job has the plan and the password of each owner once', () =>
     '/secrets/roles/temporal': 'postgres-role-temporal',
     '/secrets/roles/keycloak': 'postgres-role-keycloak',
     '/secrets/roles/sessions': 'postgres-role-sessions',
+    '/secrets/roles/sessions_gateway': 'postgres-role-sessions-gateway',
+    '/secrets/roles/sessions_relations': 'postgres-role-sessions-relations',
+    '/secrets/roles/identity': 'postgres-role-identity',
+    '/secrets/roles/openfga': 'postgres-role-openfga',
     '/etc/soma': region.find('ConfigMap', 'postgres-databases').metadata.name,
     '/tmp': 'scratch',
   });

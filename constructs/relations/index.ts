@@ -1,0 +1,1 @@
+export { Relations, type RelationsProps } from './relations.ts';
