@@ -255,7 +255,7 @@ const serviceClient = (clientId: string, description: string, { clientScopes }: 
   directAccessGrantsEnabled: false,
   fullScopeAllowed: false,
   clientAuthenticatorType: 'client-secret',
-  defaultClientScopes: ['basic', ...clientScopes],
+  defaultClientScopes: ['basic', 'service_account', ...clientScopes],
   optionalClientScopes: [],
 });
 
