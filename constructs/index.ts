@@ -17,7 +17,7 @@ export {
   type EnvValue,
   type FilesMount,
   httpsOrigin,
-  type Identity,
+  type Identity as ObjectIdentity,
   InvalidPropError,
   instanceName,
   integerBetween,
