@@ -39,7 +39,14 @@ export async function serveWitness(witness: Witness, options: WitnessServerOptio
       },
     );
   });
-  onFileChange(join(options.tlsDirectory, 'tls.crt'), () => server.setSecureContext(secure()));
+  const unwatch = onFileChange(join(options.tlsDirectory, 'tls.crt'), () => {
+    try {
+      server.setSecureContext(secure());
+    } catch (error) {
+      options.log.error({ reason: messageOf(error) }, 'the new certificate cannot be used: the old one stays');
+    }
+  });
+  server.once('close', unwatch);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(options.port, resolve);
