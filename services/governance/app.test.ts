@@ -101,6 +101,9 @@ function governed(changes: Partial<Options> = {}) {
   return { app, ask, inputs, verdicts, lines };
 }
 
+/** A name of two bytes that are no character. */
+const notUtf8 = Buffer.from('7b226e616d65223a22fffe227d', 'hex');
+
 const post = (value: unknown, headers: Record<string, string> = {}) => ({
   method: 'POST',
   body: typeof value === 'string' ? value : JSON.stringify(value),
@@ -234,6 +237,24 @@ const refusals: readonly Refusal[] = [
     init: post({ name: 'x'.repeat(70_000) }, { 'content-length': '70011' }),
     status: 413,
     type: 'body-too-large',
+  },
+  {
+    name: 'with a body in chunks that is too large',
+    path: '/v1/things',
+    init: post({ name: 'x'.repeat(70_000) }, { 'transfer-encoding': 'chunked' }),
+    status: 413,
+    type: 'body-too-large',
+  },
+  {
+    name: 'with a body that is not UTF-8',
+    path: '/v1/things',
+    init: {
+      ...post(''),
+      body: notUtf8,
+      headers: { 'content-type': 'application/json', 'content-length': String(notUtf8.length) },
+    },
+    status: 400,
+    type: 'invalid-request',
   },
   {
     name: 'with a field that is not in the schema',

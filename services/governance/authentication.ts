@@ -122,6 +122,7 @@ export class TokenVerifier {
   async verify(token: string): Promise<Caller> {
     const { keys, rules, memory } = this.#options;
     const { payload, protectedHeader } = await verifySignature(token, keys, rules);
+    if (!isCanonical(token)) throw refused('its signature is not written in base64url as the issuer writes it');
     if (!headerTypes.has((protectedHeader.typ ?? 'JWT').toLowerCase()))
       throw refused(`its type is ${protectedHeader.typ}`);
     // Keycloak signs ID and refresh tokens with the same keys; its access tokens say Bearer.
@@ -144,12 +145,20 @@ export class TokenVerifier {
   }
 }
 
+/** Whether the signature is in the one canonical form: other letters for the same bytes would be a second token. */
+function isCanonical(token: string): boolean {
+  const signature = token.slice(token.lastIndexOf('.') + 1);
+  return Buffer.from(signature, 'base64url').toString('base64url') === signature;
+}
+
 /** Tokens themselves are not kept: a dump of the memory shows none that is not in use. */
 const digestOf = (token: string): string => hash('sha256', token, 'base64');
 
 function callerOf(payload: JWTPayload): Caller {
   const { sub, azp, sid, jti, preferred_username: name } = payload;
   if (typeof sub !== 'string' || sub === '') throw refused('it has no subject');
+  if (sub.startsWith('system:'))
+    throw refused('its subject is that of a workload, which the issuer does not vouch for');
   const roles = namesOf(payload.roles);
   return {
     kind: typeof name === 'string' && name.startsWith('service-account-') ? 'service-account' : 'user',

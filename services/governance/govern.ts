@@ -1,6 +1,5 @@
 import { asTenant } from '@somagent/kit';
 import type { Context, MiddlewareHandler } from 'hono';
-import { bodyLimit } from 'hono/body-limit';
 import { matchedRoutes } from 'hono/route';
 import { type Authentication, authenticate } from './authentication.ts';
 import { type Caller, tenantOrNull } from './caller.ts';
@@ -47,7 +46,6 @@ export type HandlerRoutes = ReadonlyMap<unknown, DeclaredRoute>;
  * which limits, for a declared route, with a body that can be read.
  */
 export function admission(options: GovernanceOptions, routes: HandlerRoutes): MiddlewareHandler<GovernedEnv> {
-  const limitBody = bodyLimit({ maxSize: bodyLimitBytes, onError: refuseBody });
   return async (context, next) => {
     const exchange = beginExchange(context);
     context.header('x-request-id', exchange.requestId);
@@ -63,9 +61,7 @@ export function admission(options: GovernanceOptions, routes: HandlerRoutes): Mi
       throw new Problem('not-found', `there is no ${context.req.method} ${context.req.path}`);
     if (!hasBody(context)) return next();
     requireJson(context);
-    // A declared length is enough to refuse; a body in chunks has to be counted.
-    if (context.req.header('transfer-encoding') !== undefined) return limitBody(context, next);
-    if (Number(context.req.header('content-length')) > bodyLimitBytes) refuseBody();
+    await readBody(context);
     return next();
   };
 }
@@ -121,6 +117,39 @@ function requireJson({ req }: Context): void {
   const type = req.header('content-type')?.split(';')[0]?.trim().toLowerCase();
   if (type === 'application/json') return;
   throw new Problem('media-type', `content-type is ${type ?? 'not set'}: send application/json`);
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+/**
+ * Reads the body as the text that JSON is (RFC 8259 §8.1), for whoever parses it: a decoder that replaces what it can't
+ * read would hand over something else than was sent.
+ */
+async function readBody({ req }: Context): Promise<void> {
+  // A declared length is enough to refuse; a body in chunks has to be counted.
+  const isCounted = req.header('transfer-encoding') !== undefined;
+  if (!isCounted && Number(req.header('content-length')) > bodyLimitBytes) refuseBody();
+  const bytes = isCounted ? await countedBody(req.raw) : await req.raw.arrayBuffer();
+  req.bodyCache.text = Promise.resolve(textOf(bytes));
+}
+
+async function countedBody({ body }: Request): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of body ?? []) {
+    size += chunk.length;
+    if (size > bodyLimitBytes) refuseBody();
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function textOf(bytes: ArrayBuffer | Uint8Array): string {
+  try {
+    return utf8.decode(bytes);
+  } catch {
+    throw new Problem('invalid-request', 'the body is not UTF-8');
+  }
 }
 
 function refuseBody(): never {
