@@ -34,16 +34,26 @@ export function bytesOf({
   return Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1'), content]);
 }
 
+/** A server that is attacked. */
+export interface Victim {
+  /** `https://host:port`. */
+  readonly origin: string;
+  /** Name in its certificate. @default the host of `origin` */
+  readonly servername?: string;
+  readonly ca: string;
+}
+
 /** Sends a request over TLS as it is and reads the first answer to its end. @throws when there is none */
-export function exchange(origin: string, ca: string, request: WireRequest): Promise<WireAnswer> {
+export function exchange({ origin, ca, ...victim }: Victim, request: WireRequest): Promise<WireAnswer> {
   const { hostname, port } = new URL(origin);
+  const { servername = hostname } = victim;
   const { promise, resolve, reject } = Promise.withResolvers<WireAnswer>();
   const chunks: Buffer[] = [];
   const socket = connect({
     host: hostname,
     port: Number(port || 443),
     ca,
-    servername: hostname,
+    servername,
     ALPNProtocols: ['http/1.1'],
   });
   const finish = (why?: Error) => {
