@@ -1,3 +1,4 @@
+import { type RequestOptions, request } from 'node:https';
 import type { Writable } from 'node:stream';
 import { CoreV1Api, type KubeConfig, Log, type V1Pod } from '@kubernetes/client-node';
 import { loadKubeconfig } from '../stacks/runner/kubeconfig.ts';
@@ -9,8 +10,20 @@ export interface Cluster {
   secret(namespace: string, name: string): Promise<Readonly<Record<string, string>>>;
   /** Pods with all these labels, in every namespace. */
   pods(labelSelector: string): Promise<readonly V1Pod[]>;
+  /**
+   * Sends a request to a pod through the API server, without any credential of the caller.
+   * @param target `:8081` for HTTP, `https:8443` for HTTPS
+   */
+  askPod(pod: V1Pod, target: string, method: string, path: string): Promise<PodAnswer>;
   /** Copies a container's log to a stream until it ends. @returns a function that stops it */
   log(pod: V1Pod, container: string, to: Writable, options: LogOptions): Promise<() => void>;
+}
+
+/** An answer of a pod. */
+export interface PodAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | undefined>>;
+  readonly body: string;
 }
 
 export interface LogOptions {
@@ -52,6 +65,16 @@ class KubernetesCluster implements Cluster {
     return (await this.#ask('pods', () => this.#api.listPodForAllNamespaces({ labelSelector }))).items;
   }
 
+  async askPod(pod: V1Pod, target: string, method: string, path: string): Promise<PodAnswer> {
+    const { name = '', namespace = '' } = pod.metadata ?? {};
+    const [scheme, port] = target.split(':');
+    const place = `${scheme === '' ? '' : `${scheme}:`}${name}:${port}`;
+    const url = new URL(`${this.#address}/api/v1/namespaces/${namespace}/pods/${place}/proxy${path}`);
+    const options: RequestOptions = { method, timeout: 10_000 };
+    await this.#config.applyToHTTPSOptions(options);
+    return this.#ask(`pod ${namespace}/${name}`, () => exchange(url, options));
+  }
+
   async log(pod: V1Pod, container: string, to: Writable, options: LogOptions): Promise<() => void> {
     const { name = '', namespace = '' } = pod.metadata ?? {};
     const tail = options.tailLines === undefined ? {} : { tailLines: options.tailLines };
@@ -89,4 +112,19 @@ function explain(object: string, address: string, error: unknown): CliFailure {
     'soma status, then soma up',
     exitCodes.unreachable,
   );
+}
+
+function exchange(url: URL, options: RequestOptions): Promise<PodAnswer> {
+  return new Promise((resolve, reject) => {
+    const outgoing = request(url, options, (incoming) => {
+      let body = '';
+      incoming.setEncoding('utf8').on('data', (piece: string) => {
+        body += piece;
+      });
+      const headers = incoming.headers as Readonly<Record<string, string | undefined>>;
+      incoming.on('end', () => resolve({ status: incoming.statusCode ?? 0, headers, body })).on('error', reject);
+    });
+    outgoing.on('timeout', () => outgoing.destroy(new Error('no answer within 10 s')));
+    outgoing.on('error', reject).end();
+  });
 }

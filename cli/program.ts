@@ -1,5 +1,7 @@
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import { whichKubeconfig } from '../stacks/runner/which-kubeconfig.ts';
+import type { AdministrationContext } from './administration.ts';
+import { addAdministrationCommands } from './administration-commands.ts';
 import type { Cluster } from './cluster.ts';
 import { CliFailure, exitCodes } from './failure.ts';
 import type { LoginContext } from './login.ts';
@@ -7,6 +9,7 @@ import { LoginStore } from './login-store.ts';
 import { showLogs } from './logs.ts';
 import { readOutputs } from './outputs.ts';
 import { downSteps, runSteps, statusSteps, upSteps } from './platform.ts';
+import { positive } from './positive.ts';
 import {
   askTurn,
   cancelTurn,
@@ -17,7 +20,7 @@ import {
   startSession,
 } from './session.ts';
 import { showStatus } from './status.ts';
-import { resolveAudit, resolvePlatform, resolveTarget, type TargetOptions } from './target.ts';
+import { resolveAccounts, resolveAudit, resolvePlatform, resolveTarget, type TargetOptions } from './target.ts';
 import { type WhyContext, why } from './why.ts';
 
 /** What the program needs of the process that it runs in. */
@@ -33,13 +36,6 @@ export interface ProgramContext {
 
 interface GlobalOptions extends TargetOptions {
   readonly json?: boolean;
-}
-
-/** Checks a whole number of at least 1 on the command line. */
-export function positive(text: string): number {
-  const value = Number(text);
-  if (Number.isInteger(value) && value > 0) return value;
-  throw new InvalidArgumentError('give a whole number of at least 1');
 }
 
 /** The whole `soma` command. */
@@ -58,6 +54,7 @@ export function createProgram(context: ProgramContext): Command {
   addPlatformCommands(program, context, surroundings);
   addLoginCommands(program, surroundings);
   addSessionCommands(program, surroundings);
+  addAdministrationCommands(program, withTarget, (options) => surroundings().administration(options));
   addGovernanceCommands(program, surroundings);
   return program;
 }
@@ -88,6 +85,15 @@ class Surroundings {
       write,
       json: this.options.json === true,
       command: 'npx soma',
+    };
+  }
+
+  /** @param target options of the command itself */
+  administration(target: Partial<TargetOptions>): AdministrationContext {
+    const { root, env } = this.#context;
+    return {
+      ...this.session(target),
+      accountsUrl: () => resolveAccounts({ ...this.options, ...target }, { root, env }),
     };
   }
 
@@ -230,4 +236,13 @@ function addGovernanceCommands(program: Command, make: Make): void {
     .argument('<request-id>', 'x-request-id of the answer')
     .option('--audit <url>', 'audit service (SOMA_AUDIT_URL; default: of the stack)')
     .action((requestId, options) => why(make().why(options), requestId));
+  withTarget(program.command('coverage'))
+    .description('compute which endpoints of the running platform are protected; fails when one is not')
+    .option('--audit <url>', 'audit service (SOMA_AUDIT_URL; default: of the stack)')
+    .action(async (options) => {
+      const surroundings = make();
+      // It brings the schemas of the routes with it.
+      const { coverage } = await import('./coverage.ts');
+      await coverage({ ...surroundings.why(options), cluster: () => surroundings.cluster() });
+    });
 }
