@@ -25,6 +25,8 @@ export const forwards = [
   { port: 6443, target: '127.0.0.1:6443', purpose: 'API server' },
   { port: 8443, target: `${network.nodeAddress}:30443`, purpose: 'gateway' },
   { port: 8444, target: `${network.nodeAddress}:30444`, purpose: 'Keycloak' },
+  { port: 8445, target: `${network.nodeAddress}:30445`, purpose: 'accounts' },
+  { port: 8446, target: `${network.nodeAddress}:30446`, purpose: 'audit log' },
   { port: 5000, target: '127.0.0.1:5000', purpose: 'image registry' },
 ] as const;
 

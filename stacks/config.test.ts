@@ -11,6 +11,8 @@ const good = {
   regions: '["local"]',
   gatewayUrl: 'https://localhost:8443',
   identityUrl: 'https://localhost:8444',
+  accountsUrl: 'https://localhost:8445',
+  auditUrl: 'https://localhost:8446',
   tenants: '["acme"]',
 };
 
@@ -33,8 +35,12 @@ test('a good configuration is read, defaults filled in', () => {
       name: 'local',
       gatewayUrl: 'https://localhost:8443',
       identityUrl: 'https://localhost:8444',
+      accountsUrl: 'https://localhost:8445',
+      auditUrl: 'https://localhost:8446',
       gatewayNodePort: 30443,
       identityNodePort: undefined,
+      accountsNodePort: undefined,
+      auditNodePort: undefined,
     },
   ]);
 });
@@ -52,6 +58,8 @@ test('{region} stands for the name of each region', () => {
     context: 'prod-{region}',
     gatewayUrl: 'https://gateway.{region}.example.com',
     identityUrl: 'https://identity.{region}.example.com',
+    accountsUrl: 'https://accounts.{region}.example.com',
+    auditUrl: 'https://audit.{region}.example.com',
   });
   assert.deepEqual(
     regions.map(({ context, gatewayUrl }) => [context, gatewayUrl]),

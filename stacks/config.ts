@@ -53,9 +53,15 @@ const schema = z.strictObject({
   gatewayUrl: z.string(),
   /** Where clients reach Keycloak; the issuer of every token begins with it. */
   identityUrl: z.string(),
+  /** Where clients reach the identity service: tenants, people, keys, the kill switch. */
+  accountsUrl: z.string(),
+  /** Where clients reach the audit log. */
+  auditUrl: z.string(),
   /** Port of every node that leads to the gateway, where no load balancer does. */
   gatewayNodePort: nodePort,
   identityNodePort: nodePort,
+  accountsNodePort: nodePort,
+  auditNodePort: nodePort,
   /** Where the API servers of all regions are, as CIDRs with commas between; absent: any address. */
   apiServerCidrs: z
     .string()
@@ -79,15 +85,17 @@ type RawConfig = z.output<typeof schema>;
 /** The keys of the configuration, without the project's name. */
 export const configKeys: readonly string[] = Object.keys(schema.shape);
 
+/** Where clients come in: the gateway, Keycloak, the identity service, the audit log. */
+const doors = ['gateway', 'identity', 'accounts', 'audit'] as const;
+type Door = (typeof doors)[number];
+type Urls = { readonly [D in Door as `${D}Url`]: string };
+type NodePorts = { readonly [D in Door as `${D}NodePort`]?: number | undefined };
+
 /** What the configuration says about one region, placeholders filled in. */
-export interface RegionConfig {
+export interface RegionConfig extends Urls, NodePorts {
   readonly name: string;
   readonly context?: string | undefined;
   readonly kubeconfig?: string | undefined;
-  readonly gatewayUrl: string;
-  readonly identityUrl: string;
-  readonly gatewayNodePort?: number | undefined;
-  readonly identityNodePort?: number | undefined;
 }
 
 /** The configuration of a stack. */
@@ -136,46 +144,46 @@ export function parseConfig(values: Readonly<Record<string, string>>): StackConf
 }
 
 function resolve(raw: RawConfig): StackConfig {
-  const { regions, context, kubeconfig, gatewayUrl, identityUrl, gatewayNodePort, identityNodePort, ...rest } = raw;
+  const { regions } = raw;
   const problems: string[] = [];
-  const fill = (key: string, text: string, region: string): string => {
-    const filled = text.replaceAll('{region}', region);
-    if (regions.length > 1 && filled === text && key !== 'context' && key !== 'kubeconfig') {
-      problems.push(
-        `somagent:${key} is '${text}' for all of ${regions.join(', ')}; put {region} where their names belong, e.g. https://gateway.{region}.example.com`,
-      );
-    }
-    return filled;
-  };
-  const web = (key: string, text: string, region: string): string => {
-    const filled = fill(key, text, region);
-    const checked = url.safeParse(filled);
-    if (!checked.success) problems.push(wrong(key, filled, checked.error.issues[0]?.message ?? 'an https URL'));
-    return filled;
-  };
-  const resolved = regions.map((name) => ({
-    name,
-    ...(context !== undefined && { context: fill('context', context, name) }),
-    ...(kubeconfig !== undefined && { kubeconfig: fill('kubeconfig', kubeconfig, name) }),
-    gatewayUrl: web('gatewayUrl', gatewayUrl, name),
-    identityUrl: web('identityUrl', identityUrl, name),
-    gatewayNodePort,
-    identityNodePort,
-  }));
-  if (
-    regions.length > 1 &&
-    (gatewayNodePort ?? identityNodePort) !== undefined &&
-    new Set(resolved.map((region) => region.context)).size === 1
-  ) {
+  const resolved = regions.map((name) => regionOf(name, raw, problems));
+  const onOneCluster = new Set(resolved.map((region) => region.context)).size === 1;
+  if (regions.length > 1 && onOneCluster && doors.some((door) => raw[`${door}NodePort`] !== undefined)) {
     problems.push(
-      'somagent:gatewayNodePort and identityNodePort are taken once per cluster, and all regions are on one; remove them, or give each region a context with {region}',
+      'somagent:gatewayNodePort and other node ports are taken once per cluster, and all regions are on one; remove them, or give each region a context with {region}',
     );
   }
   if (problems.length > 0) throw new ConfigError([...new Set(problems)]);
-  return { ...rest, regions: resolved };
+  return { ...raw, regions: resolved };
 }
 
-const json = new Set(['regions', 'tenants', 'gatewayNodePort', 'identityNodePort', 'probeClients']);
+/** The values of one region; what is wrong with them is added to `problems`. */
+function regionOf(name: string, raw: RawConfig, problems: string[]): RegionConfig {
+  const { context, kubeconfig } = raw;
+  const fill = (text: string) => text.replaceAll('{region}', name);
+  return {
+    name,
+    ...(context !== undefined && { context: fill(context) }),
+    ...(kubeconfig !== undefined && { kubeconfig: fill(kubeconfig) }),
+    ...(Object.fromEntries(doors.map((door) => [`${door}Url`, webAddress(`${door}Url`, name, raw, problems)])) as Urls),
+    ...(Object.fromEntries(doors.map((door) => [`${door}NodePort`, raw[`${door}NodePort`]])) as NodePorts),
+  };
+}
+
+function webAddress(key: keyof Urls, region: string, raw: RawConfig, problems: string[]): string {
+  const text = raw[key];
+  const filled = text.replaceAll('{region}', region);
+  if (raw.regions.length > 1 && filled === text) {
+    problems.push(
+      `somagent:${key} is '${text}' for all of ${raw.regions.join(', ')}; put {region} where their names belong, e.g. https://gateway.{region}.example.com`,
+    );
+  }
+  const checked = url.safeParse(filled);
+  if (!checked.success) problems.push(wrong(key, filled, checked.error.issues[0]?.message ?? 'an https URL'));
+  return filled;
+}
+
+const json = new Set(['regions', 'tenants', 'probeClients', ...doors.map((door) => `${door}NodePort`)]);
 
 /** The CLI hands over `[a, b]`, 30443 and true as the texts `["a","b"]`, `30443` and `true`. */
 function typed(key: string, value: string): unknown {

@@ -10,6 +10,10 @@ import { gatewayAudience } from './realm.ts';
 export interface StackOutputs {
   /** Where clients reach the gateway of the first region. */
   readonly gatewayUrl: string;
+  /** Where clients reach the identity service of the first region: tenants, people, keys, the kill switch. */
+  readonly accountsUrl: string;
+  /** Where clients reach the audit log of the first region. */
+  readonly auditUrl: string;
   /** Issuer of the first region's tokens. */
   readonly issuerUrl: string;
   readonly audience: string;
@@ -28,11 +32,14 @@ export function stackOutputs(
 ): StackOutputs {
   const endpoints = Object.fromEntries([...regions].map(([{ name }, region]) => [name, region.endpoints]));
   const first = config.regions[0];
-  const gateway = first === undefined ? undefined : endpoints[first.name];
-  if (gateway === undefined) throw new Error('a stack has at least one region');
+  const own = first === undefined ? undefined : endpoints[first.name];
+  if (own === undefined) throw new Error('a stack has at least one region');
+  const { gatewayUrl, accountsUrl, auditUrl, issuerUrl } = own;
   return {
-    gatewayUrl: gateway.gatewayUrl,
-    issuerUrl: gateway.issuerUrl,
+    gatewayUrl,
+    accountsUrl,
+    auditUrl,
+    issuerUrl,
     audience: gatewayAudience,
     clients,
     regions: endpoints,

@@ -20,12 +20,9 @@ export async function program(): Promise<StackOutputs> {
 
 function deploy(region: RegionConfig, config: StackConfig, realm: RegionArgs['realm']): Region {
   const args: RegionArgs = {
+    ...region,
     image: (name) => imageReference(name, { registry: config.registry }),
     size: regionSizes[config.size],
-    gatewayUrl: region.gatewayUrl,
-    identityUrl: region.identityUrl,
-    gatewayNodePort: region.gatewayNodePort,
-    identityNodePort: region.identityNodePort,
     apiServerCidrs: config.apiServerCidrs,
     storageClass: config.storageClass,
     rayRenderer: config.rayRenderer,

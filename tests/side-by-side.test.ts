@@ -31,7 +31,12 @@ describe('a second region beside the first', () => {
 
   before(async () => {
     first = await objectsOf('local');
-    objects = await objectsOf(second, { gatewayNodePort: '0', identityNodePort: '0' });
+    objects = await objectsOf(second, {
+      gatewayNodePort: '0',
+      identityNodePort: '0',
+      accountsNodePort: '0',
+      auditNodePort: '0',
+    });
     // Only what is in a namespace that exists can be tried.
     for (const namespace of namespaces()) await api.apply(namespace, write);
   });

@@ -13,6 +13,8 @@ export class DataPlane extends Plane {
   readonly databases: ChartDeployment;
   /** Works when every topic, user and right exists. */
   readonly topics: ChartDeployment;
+  /** Works when every schema is registered: one that breaks its readers ends the deployment here. */
+  readonly schemas: ChartDeployment;
   /** Works when every bucket and user exists. */
   readonly buckets: ChartDeployment;
 
@@ -20,6 +22,7 @@ export class DataPlane extends Plane {
     super('somagent:region:DataPlane', name, args, opts);
     this.databases = this.deploy('postgres', [args.secrets]);
     this.topics = this.deploy('kafka', [args.secrets]);
+    this.schemas = this.deploy('schema-registry', [args.secrets]);
     this.buckets = this.deploy('object-store', [args.secrets]);
     this.registerOutputs({});
   }

@@ -1,4 +1,4 @@
-import { Kafka, ObjectStore, Postgres, policyBucket } from '@somagent/constructs';
+import { Kafka, ObjectStore, Postgres, policyBucket, SchemaRegistry } from '@somagent/constructs';
 import { planOf } from '@somagent/events/plan.ts';
 import { apiServer, volumes, type Wiring } from './products.ts';
 
@@ -8,13 +8,16 @@ const databases = [
   { name: 'temporal_visibility', owner: 'temporal' },
   { name: 'keycloak', owner: 'keycloak' },
   { name: 'openfga', owner: 'openfga' },
-  { name: 'sessions', owner: 'sessions' },
+  { name: 'identity', owner: 'identity' },
+  { name: 'audit', owner: 'audit', readers: ['audit_writer'] },
+  { name: 'sessions', owner: 'sessions', readers: ['sessions_gateway', 'sessions_relations'] },
 ];
 
 /** Where state lives. */
 export interface DataProducts {
   readonly postgres: Postgres;
   readonly kafka: Kafka;
+  readonly schemaRegistry: SchemaRegistry;
   readonly objectStore: ObjectStore;
 }
 
@@ -29,13 +32,19 @@ export function dataProducts({ charts, plan, args }: Wiring): DataProducts {
     storage: size.postgresStorage,
     ...apiServer(args),
   });
+  const events = planOf({ replicas: size.kafkaBrokers });
   const kafka = new Kafka(charts.kafka, 'kafka', {
     ...shared,
     image: image('kafka'),
-    declared: planOf({ replicas: size.kafkaBrokers }),
+    declared: events,
     renderer: args.kafkaRenderer,
     brokers: size.kafkaBrokers,
     storage: size.kafkaStorage,
+  });
+  const schemaRegistry = new SchemaRegistry(charts['schema-registry'], 'schema-registry', {
+    ...shared,
+    image: image('schema-registry'),
+    schemas: events.schemas,
   });
   const objectStore = new ObjectStore(charts['object-store'], 'object-store', {
     ...shared,
@@ -43,5 +52,5 @@ export function dataProducts({ charts, plan, args }: Wiring): DataProducts {
     buckets: [policyBucket],
     storage: size.objectStorage,
   });
-  return { postgres, kafka, objectStore };
+  return { postgres, kafka, schemaRegistry, objectStore };
 }

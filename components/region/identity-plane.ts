@@ -16,6 +16,8 @@ export class IdentityPlane extends Plane {
   readonly relations: ChartDeployment;
   /** Works when the signed policies are where services load them. */
   readonly policies: ChartDeployment;
+  /** Works when checkpoints of the audit log can be signed a second time. */
+  readonly witness: ChartDeployment;
   /** Works when the cluster admits only what the policies allow. */
   readonly admission: ChartDeployment;
 
@@ -25,6 +27,7 @@ export class IdentityPlane extends Plane {
     this.relations = this.deploy('openfga', [args.data.databases]);
     this.policies = this.deploy('policy', [args.data.buckets]);
     this.admission = this.deploy('opa', [args.secrets]);
+    this.witness = this.deploy('audit-witness', [args.secrets]);
     this.registerOutputs({});
   }
 }

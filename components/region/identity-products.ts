@@ -1,6 +1,6 @@
-import { Keycloak, Opa, OpenFga, Policy } from '@somagent/constructs';
+import { AuditWitness, identityLogoutUrl, Keycloak, Opa, OpenFga, Policy } from '@somagent/constructs';
 import type { DataProducts } from './data-products.ts';
-import { apiServer, reachable, type Wiring } from './products.ts';
+import { apiServer, reachable, volumes, type Wiring } from './products.ts';
 
 /** Who somebody is, and what they may do. */
 export interface IdentityProducts {
@@ -8,6 +8,7 @@ export interface IdentityProducts {
   readonly openfga: OpenFga;
   readonly policy: Policy;
   readonly opa: Opa;
+  readonly witness: AuditWitness;
 }
 
 export function identityProducts({ charts, plan, args }: Wiring, data: DataProducts): IdentityProducts {
@@ -20,6 +21,7 @@ export function identityProducts({ charts, plan, args }: Wiring, data: DataProdu
     database: data.postgres.database('keycloak'),
     hostname: args.identityUrl,
     realm: args.realm,
+    logoutUrl: identityLogoutUrl(plan.region),
     replicas: size.keycloakReplicas,
     ...reachable(args.identityUrl, args.identityNodePort),
   });
@@ -39,5 +41,11 @@ export function identityProducts({ charts, plan, args }: Wiring, data: DataProdu
     replicas: size.opaReplicas,
     ...apiServer(args),
   });
-  return { keycloak, openfga, policy, opa };
+  // Apart from the log: who rules the namespace of one of them can't forge a checkpoint.
+  const witness = new AuditWitness(charts['audit-witness'], 'audit-witness', {
+    image: image('audit'),
+    plan,
+    ...volumes(args),
+  });
+  return { keycloak, openfga, policy, opa, witness };
 }

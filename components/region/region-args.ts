@@ -9,13 +9,18 @@ export const productPlanes = {
   bootstrap: 'system',
   postgres: 'data',
   kafka: 'data',
+  'schema-registry': 'data',
   'object-store': 'data',
   keycloak: 'identity',
   openfga: 'identity',
   policy: 'identity',
   opa: 'identity',
+  'audit-witness': 'identity',
   temporal: 'runtime',
   slm: 'runtime',
+  identity: 'services',
+  audit: 'services',
+  relations: 'services',
   orchestrator: 'services',
   gateway: 'services',
 } as const satisfies Record<string, PlaneName>;
@@ -38,10 +43,18 @@ export interface RegionArgs {
   readonly gatewayUrl: string;
   /** Where clients reach Keycloak; the issuer of every token begins with it. */
   readonly identityUrl: string;
+  /** Where clients reach the identity service: tenants, people, keys, the kill switch. */
+  readonly accountsUrl: string;
+  /** Where clients reach the audit log. */
+  readonly auditUrl: string;
   /** Port of every node that leads to the gateway. @default none: something else leads there */
   readonly gatewayNodePort?: number | undefined;
   /** Port of every node that leads to Keycloak. @default none */
   readonly identityNodePort?: number | undefined;
+  /** Port of every node that leads to the identity service. @default none */
+  readonly accountsNodePort?: number | undefined;
+  /** Port of every node that leads to the audit log. @default none */
+  readonly auditNodePort?: number | undefined;
   /** Where the API server is, as CIDRs: pods that use it may reach no other address. @default any address */
   readonly apiServerCidrs?: readonly string[] | undefined;
   /** @default the cluster's default StorageClass */

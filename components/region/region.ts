@@ -13,6 +13,8 @@ import { SystemPlane } from './system-plane.ts';
 /** Where the parts of a region answer, inside the cluster and outside. */
 export interface RegionEndpoints {
   readonly gatewayUrl: string;
+  readonly accountsUrl: string;
+  readonly auditUrl: string;
   readonly issuerUrl: string;
   /** Namespace of each plane. */
   readonly namespaces: Readonly<Record<string, string>>;
@@ -20,6 +22,7 @@ export interface RegionEndpoints {
   readonly postgres: string;
   readonly temporal: string;
   readonly slm: string;
+  readonly kafka: string;
 }
 
 /** One region of the platform: its planes, in the order in which they stand on each other. */
@@ -48,13 +51,16 @@ export class Region extends pulumi.ComponentResource {
 }
 
 function endpointsOf(region: string, products: RegionCharts['products'], args: RegionArgs): RegionEndpoints {
-  const { keycloak, postgres, temporal, slm } = products;
+  const { keycloak, postgres, temporal, slm, kafka } = products;
   return {
     gatewayUrl: args.gatewayUrl,
+    accountsUrl: args.accountsUrl,
+    auditUrl: args.auditUrl,
     issuerUrl: keycloak.issuer,
     namespaces: Object.fromEntries(planes.map((plane) => [plane, planeNamespace(region, plane)])),
     postgres: `${postgres.host}:${postgres.port}`,
     temporal: `${temporal.host}:${temporal.port}`,
     slm: `${slm.host}:${slm.port}`,
+    kafka: kafka.bootstrapServers,
   };
 }

@@ -13,6 +13,12 @@ export interface ServicesPlaneArgs extends PlaneArgs {
 
 /** Our own services: the workers of sessions, and the door for clients, which opens last. */
 export class ServicesPlane extends Plane {
+  /** Works when it can be asked who is suspended or halted. */
+  readonly accounts: ChartDeployment;
+  /** Works when events become entries of the log. */
+  readonly audit: ChartDeployment;
+  /** Works when relations follow accounts and sessions. */
+  readonly relations: ChartDeployment;
   readonly workers: ChartDeployment;
   /** Works when a client with a token can start a session. */
   readonly gateway: ChartDeployment;
@@ -20,8 +26,13 @@ export class ServicesPlane extends Plane {
   constructor(name: string, args: ServicesPlaneArgs, opts: PlaneOptions) {
     super('somagent:region:ServicesPlane', name, args, opts);
     const { data, identity, runtime } = args;
-    this.workers = this.deploy('orchestrator', [data.databases, runtime.workflows, runtime.model]);
-    this.gateway = this.deploy('gateway', [this.workers, identity.realm]);
+    const ground = [data.databases, data.topics, data.schemas, identity.policies];
+    this.accounts = this.deploy('identity', [...ground, identity.realm]);
+    this.audit = this.deploy('audit', [...ground, identity.witness, this.accounts]);
+    this.workers = this.deploy('orchestrator', [...ground, runtime.workflows, runtime.model, this.accounts]);
+    // Its role in the database of sessions gets its rights from the orchestrator's migrations.
+    this.relations = this.deploy('relations', [identity.relations, this.workers]);
+    this.gateway = this.deploy('gateway', [this.workers, this.relations, identity.realm]);
     this.registerOutputs({});
   }
 }

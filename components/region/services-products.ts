@@ -1,11 +1,14 @@
-import { Gateway, Orchestrator } from '@somagent/constructs';
+import { Audit, Gateway, Identity, Orchestrator, Relations } from '@somagent/constructs';
 import type { DataProducts } from './data-products.ts';
 import type { IdentityProducts } from './identity-products.ts';
-import { reachable, type Wiring } from './products.ts';
+import { apiServer, reachable, type Wiring } from './products.ts';
 import type { RuntimeProducts } from './runtime-products.ts';
 
 /** Our own services. */
 export interface ServicesProducts {
+  readonly identity: Identity;
+  readonly audit: Audit;
+  readonly relations: Relations;
   readonly orchestrator: Orchestrator;
   readonly gateway: Gateway;
 }
@@ -15,20 +18,59 @@ export type Foundation = DataProducts & IdentityProducts & RuntimeProducts;
 
 export function servicesProducts({ charts, plan, args }: Wiring, foundation: Foundation): ServicesProducts {
   const { image, size } = args;
-  const { temporal, slm, keycloak, postgres } = foundation;
-  const session = { plan, temporal, database: postgres.database('sessions') };
+  const { temporal, slm, keycloak, postgres, kafka, openfga } = foundation;
+  const policy = foundation.policy.consumer();
+  const sessions = postgres.database('sessions');
+  const identity = new Identity(charts.identity, 'identity', {
+    image: image('identity'),
+    plan,
+    database: postgres.database('identity'),
+    keycloak,
+    kafka: kafka.user('identity'),
+    policy,
+    ...apiServer(args),
+    ...reachable(args.accountsUrl, args.accountsNodePort),
+  });
+  const audit = new Audit(charts.audit, 'audit', {
+    image: image('audit'),
+    plan,
+    database: postgres.database('audit'),
+    witness: foundation.witness,
+    identity: keycloak,
+    control: identity,
+    kafka: kafka.user('audit'),
+    policy,
+    ...reachable(args.auditUrl, args.auditNodePort),
+  });
+  const relations = new Relations(charts.relations, 'relations', {
+    image: image('relations'),
+    openfga: openfga.client(),
+    kafka: kafka.user('relations'),
+    sessions: sessions.reader('sessions_relations'),
+    identity,
+  });
   const orchestrator = new Orchestrator(charts.orchestrator, 'orchestrator', {
-    ...session,
     image: image('orchestrator'),
+    temporal,
+    database: sessions,
     slm,
+    identity,
+    kafka: kafka.user('orchestrator'),
+    policy,
     replicas: size.orchestratorReplicas,
   });
   const gateway = new Gateway(charts.gateway, 'gateway', {
-    ...session,
     image: image('gateway'),
+    plan,
+    temporal,
+    database: sessions.reader('sessions_gateway'),
     identity: keycloak,
+    control: identity,
+    relations: openfga.client(),
+    kafka: kafka.user('gateway'),
+    policy,
     replicas: size.gatewayReplicas,
     ...reachable(args.gatewayUrl, args.gatewayNodePort),
   });
-  return { orchestrator, gateway };
+  return { identity, audit, relations, orchestrator, gateway };
 }
