@@ -186,13 +186,16 @@ describe('soma login', { timeout: 120_000 }, () => {
     assert.match(command.out, /^globex-member-2 {2}globex {2}member {2}green /m);
   });
 
-  it('tells that a login has ended, and what to do', async () => {
-    writeFileSync(loginFile(), JSON.stringify({ ...stored(), expiresAt: 0, refreshToken: 'not.a.token' }));
+  it('takes a refresh token once only: a stolen copy ends the login, and the command says what to do', async () => {
+    const copy = stored();
+    writeFileSync(loginFile(), JSON.stringify({ ...copy, expiresAt: 0 }));
+    assert.equal(await soma('whoami').ended, 0);
+    writeFileSync(loginFile(), JSON.stringify({ ...copy, expiresAt: 0 }));
     const command = soma('whoami');
     assert.equal(await command.ended, 4);
     assert.match(
       command.err,
-      /^error: the login of globex-member-2 has ended: .*\(400\)\n next: soma login, or --agent/,
+      /^error: the login of globex-member-2 has ended: .*reuse.*\(400\)\n next: soma login, or --agent/i,
     );
     assert.deepEqual(readdirSync(folder()), []);
   });

@@ -223,6 +223,11 @@ export class JobWorkload extends Workload {
 export interface ScheduledWorkloadProps extends JobWorkloadProps {
   /** When, in the five fields of cron, in UTC. */
   readonly schedule: string;
+  /**
+   * Runs only when somebody starts it: `kubectl create job <name> --from=cronjob/<name>`.
+   * @default false
+   */
+  readonly suspended?: boolean;
 }
 
 /** A task that runs to its end again and again, never twice at once. */
@@ -234,6 +239,7 @@ export class ScheduledWorkload extends Workload {
       spec: {
         schedule: cronSchedule(`schedule of ${this.name}`, props.schedule),
         timeZone: 'Etc/UTC',
+        ...(props.suspended && { suspend: true }),
         concurrencyPolicy: 'Forbid',
         successfulJobsHistoryLimit: 1,
         failedJobsHistoryLimit: 1,

@@ -78,15 +78,26 @@ test('people get a generated password, and the listener of logouts is named', ()
   assert.deepEqual(secret?.namespaces, ['north-identity', 'north-services', 'north-system']);
 });
 
-test('signing keys are rotated by a schedule that has the administrator, and no secret of a client', () => {
-  const { spec } = fixture().region.find('CronJob', 'keycloak-signing-keys');
-  assert.deepEqual([spec.schedule, spec.concurrencyPolicy], ['23 * * * *', 'Forbid']);
+test('what was changed by hand is repaired each hour, never twice at once', () => {
+  const { region } = fixture();
+  const { spec } = region.find('CronJob', 'keycloak-realm-repair');
+  assert.deepEqual([spec.schedule, spec.concurrencyPolicy, spec.suspend], ['23 * * * *', 'Forbid', undefined]);
+  const job = region.find('Job', 'keycloak-realm');
+  assert.deepEqual(mountsOf(spec.jobTemplate), mountsOf(job));
+  assert.deepEqual(environmentOf(spec.jobTemplate), environmentOf(job));
+});
+
+test('signing keys are replaced at once only when somebody asks for it, without the secret of any client', () => {
+  const { region } = fixture();
+  const { spec } = region.find('CronJob', 'keycloak-signing-keys');
+  assert.equal(spec.suspend, true);
   const { containers } = spec.jobTemplate.spec.template.spec;
   assert.deepEqual(containers[0].command, ['node', '/app/main.js', 'realm-keys']);
+  assert.equal(environmentOf(spec.jobTemplate).ROTATE, 'now');
   assert.deepEqual(mountsOf(spec.jobTemplate), {
     '/secrets/ca': 'region-ca-cert',
     '/secrets/admin': 'keycloak-admin',
-    '/etc/soma': fixture().region.find('ConfigMap', 'keycloak-realm').metadata.name,
+    '/etc/soma': region.find('ConfigMap', 'keycloak-realm').metadata.name,
     '/tmp': 'scratch',
   });
 });

@@ -6,7 +6,13 @@ import type { Resources } from '../core/quantity.ts';
 import { placeOf, planeNamespace } from '../core/region-chart.ts';
 import type { SecretPlan, SecretRef } from '../core/secret-plan.ts';
 import { distinct, httpsOrigin, nodePort } from '../core/validate.ts';
-import { DeploymentWorkload, JobWorkload, ScheduledWorkload, ServiceAddress } from '../core/workload.ts';
+import {
+  DeploymentWorkload,
+  JobWorkload,
+  ScheduledWorkload,
+  type ScheduledWorkloadProps,
+  ServiceAddress,
+} from '../core/workload.ts';
 import type { Database } from '../postgres/database.ts';
 
 const HTTPS = 8443;
@@ -57,6 +63,9 @@ export interface KeycloakProps {
   /** Of each pod. @default 150m and 448Mi promised, 768Mi at most */
   readonly resources?: Resources;
 }
+
+/** What a run of the bootstrap service is, besides its name and its time. */
+type Task = Pick<ScheduledWorkloadProps, 'image' | 'command' | 'env' | 'secrets' | 'files' | 'resources' | 'suspended'>;
 
 const ADMINISTRATION: Resources = { cpu: '50m', memory: '96Mi', memoryLimit: '256Mi' };
 const SERVER: Resources = { cpu: '150m', memory: '448Mi', memoryLimit: '768Mi' };
@@ -205,8 +214,7 @@ export class Keycloak extends Construct implements Endpoint {
       name: `${this.#instance}-realm`,
       files: { 'plan.json': JSON.stringify(props.realm, undefined, 2) },
     });
-    const job = new JobWorkload(this, 'realm-job', {
-      ...identity,
+    const task = {
       image: props.bootstrapImage,
       command: ['node', '/app/main.js', 'realm'],
       env: {
@@ -218,27 +226,26 @@ export class Keycloak extends Construct implements Endpoint {
       secrets: [...this.#administrationSecrets(), ...this.#givenSecrets(props.realm)],
       files: [{ path: '/etc/soma', config: plan }],
       resources: ADMINISTRATION,
-    });
+    };
+    const job = new JobWorkload(this, 'realm-job', { ...identity, ...task });
     job.network.allowTo(this.network, [HTTPS]);
-    this.#rotation(props, plan).network.allowTo(this.network, [HTTPS]);
+    // What was changed by hand is shown and repaired, and keys are rotated, also while nothing is deployed.
+    const repair = this.#scheduled('realm-repair', '23 * * * *', task);
+    const rotation = this.#scheduled('signing-keys', '0 0 1 1 *', {
+      ...task,
+      command: ['node', '/app/main.js', 'realm-keys'],
+      env: { ...this.#administration(), ROTATE: 'now' },
+      secrets: this.#administrationSecrets(),
+      suspended: true,
+    });
+    for (const { network } of [repair, rotation]) network.allowTo(this.network, [HTTPS]);
     return job;
   }
 
-  /** Signing keys change by a schedule: published, then active, then passive, then gone. */
-  #rotation(props: KeycloakProps, plan: ContentConfigMap): ScheduledWorkload {
-    return new ScheduledWorkload(this, 'signing-keys', {
-      ...this.#identity('signing-keys'),
-      name: `${this.#instance}-signing-keys`,
-      image: props.bootstrapImage,
-      command: ['node', '/app/main.js', 'realm-keys'],
-      schedule: '23 * * * *',
-      env: { ...this.#administration(), ROTATE: 'due' },
-      secrets: this.#administrationSecrets(),
-      files: [{ path: '/etc/soma', config: plan }],
-      retries: 2,
-      deadlineSeconds: 600,
-      resources: ADMINISTRATION,
-    });
+  #scheduled(component: string, schedule: string, task: Task): ScheduledWorkload {
+    const name = `${this.#instance}-${component}`;
+    const limits = { retries: 2, deadlineSeconds: 600 };
+    return new ScheduledWorkload(this, component, { ...this.#identity(component), ...task, ...limits, name, schedule });
   }
 
   #administration() {
