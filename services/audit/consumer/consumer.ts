@@ -11,7 +11,7 @@ export const auditedTopics = topicNames.filter((name) =>
 /** Options of {@link AuditConsumer}. */
 export interface AuditConsumerOptions {
   readonly kafka: KafkaConfig;
-  readonly auditLog: AuditLog;
+  readonly auditLog: Pick<AuditLog, 'append' | 'position'>;
   readonly log: Logger;
   /** The most messages of one transaction. @default 4000 */
   readonly batch?: number;
