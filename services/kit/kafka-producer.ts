@@ -43,6 +43,8 @@ export class KafkaProducer implements MessageSink {
   #waiting: Waiting[] = [];
   #pump: Promise<void> | undefined;
   #closed = false;
+  /** The end of what was sent last, by topic. */
+  readonly #turns = new Map<string, Promise<void>>();
 
   /** @throws KafkaError when a file of the connection is missing. */
   constructor(config: KafkaConfig, { clientId, limit = 20_000 }: ProducerOptions) {
@@ -58,11 +60,13 @@ export class KafkaProducer implements MessageSink {
   }
 
   /**
-   * Sends messages in order, in as many requests as their size asks for.
+   * Sends messages in order, in as many requests as their size asks for; those of a topic after all that was sent to it
+   * before. The client (2.12.1) keeps no order among requests to one partition while a broker is away.
    * @throws KafkaError; then any of them may have arrived.
    */
   async send(messages: readonly OutgoingMessage[]): Promise<void> {
-    for (const part of parts(messages)) await this.#request(part);
+    const topics = Map.groupBy(messages, ({ topic }) => topic);
+    await Promise.all([...topics].map(([topic, own]) => this.#inTurn(topic, () => this.#requests(topic, own))));
   }
 
   /**
@@ -89,15 +93,27 @@ export class KafkaProducer implements MessageSink {
     await this.#producer.close();
   }
 
-  async #request(messages: readonly OutgoingMessage[]): Promise<void> {
+  #inTurn(topic: string, work: () => Promise<void>): Promise<void> {
+    const done = (this.#turns.get(topic) ?? Promise.resolve()).then(work);
+    this.#turns.set(
+      topic,
+      done.catch(() => undefined),
+    );
+    return done;
+  }
+
+  async #requests(topic: string, messages: readonly OutgoingMessage[]): Promise<void> {
+    for (const part of parts(messages)) await this.#request(topic, part);
+  }
+
+  async #request(topic: string, messages: readonly OutgoingMessage[]): Promise<void> {
     if (this.#producer.closed && !this.#closed) this.#producer = connect(this.#config, this.#clientId);
-    const topics = [...new Set(messages.map(({ topic }) => topic))];
     try {
       // An unknown topic would be asked for again and again; this answers at once, and from its cache when all is well.
-      await this.#producer.metadata({ topics, retries: 0 }).catch(throwUnknownTopic);
+      await this.#producer.metadata({ topics: [topic], retries: 0 }).catch(throwUnknownTopic);
       await this.#producer.send({ messages: messages.map((message) => ({ ...message })) });
     } catch (error) {
-      throw explainKafkaError(`sending to ${topics.join(', ')}`, error);
+      throw explainKafkaError(`sending to ${topic}`, error);
     }
   }
 
@@ -107,7 +123,9 @@ export class KafkaProducer implements MessageSink {
     while (this.#waiting.length > 0) {
       const batch = this.#waiting;
       this.#waiting = [];
-      await this.#settle(batch);
+      // A topic that is refused must not fail the messages of another one.
+      const topics = Map.groupBy(batch, ({ message }) => message.topic);
+      await Promise.all([...topics.values()].map((own) => this.#settle(own)));
     }
     this.#pump = undefined;
   }

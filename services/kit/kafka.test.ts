@@ -79,7 +79,7 @@ const rejects = (action: Promise<unknown>, reason: string, text: RegExp) =>
     return true;
   });
 
-describe('Kafka', { timeout: 120_000 }, () => {
+describe('Kafka', { timeout: 300_000 }, () => {
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), 'somagent-kit-kafka-'));
     kafka = await startEventKafka();

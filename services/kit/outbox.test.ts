@@ -96,7 +96,7 @@ async function preparePostgres(): Promise<void> {
   await sql`create table action (id text primary key)`.execute(db);
 }
 
-describe('the outbox', { timeout: 180_000 }, () => {
+describe('the outbox', { timeout: 300_000 }, () => {
   before(async () => {
     const kafkaStarts = startEventKafka();
     await preparePostgres();

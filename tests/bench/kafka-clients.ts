@@ -1,8 +1,8 @@
 /**
- * kafkajs beside @platformatic/kafka on the same three real brokers (TLS, SCRAM, three copies, acks=all, idempotent):
+ * kafkajs beside @platformatic/kafka, as it is and as the kit uses it, on the same three real brokers (TLS, SCRAM, three copies, acks=all, idempotent):
  * throughput, latency, memory, and what happens while a broker is killed. Each figure is measured in a process of its
  * own, the clients in turn, so that figures of one run compare whatever else the machine does.
- * `node tests/bench/kafka-clients.ts [--rounds=3] [--json]`
+ * `node tests/bench/kafka-clients.ts [--rounds=3] [--only=produce,consume,latency,kill] [--json]`
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -115,37 +115,41 @@ function disorder(values: readonly number[]): number {
   }).length;
 }
 
-/** All figures of one client. */
-interface Result {
-  readonly produce: Figures;
-  readonly consume: Figures;
-  readonly latency: Figures;
-  readonly kill: Figures;
-}
+const parts = ['produce', 'consume', 'latency', 'kill'] as const;
+/** What can be measured alone; `consume` reads what `produce` has sent. */
+type Part = (typeof parts)[number];
 
-async function compare(kafka: TestEventKafka, rounds: number): Promise<Readonly<Record<ClientName, Result>>> {
-  const produced: Record<string, Figures[]> = {};
-  const consumed: Record<string, Figures[]> = {};
+/** Figures of one client, as far as they were asked for. */
+type Result = Partial<Record<Part, Figures>>;
+
+/** The clients take turns within each round, so that what else the machine does meets all of them. */
+async function rate(
+  kafka: TestEventKafka,
+  rounds: number,
+  part: 'produce' | 'consume',
+  results: Results,
+): Promise<void> {
+  const figures = new Map<ClientName, Figures[]>(names.map((name) => [name, []]));
   for (let round = 0; round < rounds; round += 1) {
-    for (const name of names) {
-      const topic = topicOf(name, `${round}`);
-      (produced[name] ??= []).push(await measure<Figures>(kafka, name, 'produce', topic));
-      (consumed[name] ??= []).push(await measure<Figures>(kafka, name, 'consume', topic));
-    }
+    for (const [name, list] of figures) list.push(await measure<Figures>(kafka, name, part, topicOf(name, `${round}`)));
   }
-  const results: Record<string, Result> = {};
-  for (const name of names) {
-    results[name] = {
-      produce: medians(produced[name] ?? []),
-      consume: medians(consumed[name] ?? []),
-      latency: await measure<Figures>(kafka, name, 'latency', topicOf(name, 'latency')),
-      kill: await killBroker(kafka, name),
-    };
-  }
-  return results as Record<ClientName, Result>;
+  for (const [name, list] of figures) results[name][part] = medians(list);
 }
 
-const rows: readonly (readonly [string, keyof Result, string])[] = [
+type Results = Readonly<Record<ClientName, Result>>;
+
+async function compare(kafka: TestEventKafka, rounds: number, asked: ReadonlySet<string>): Promise<Results> {
+  const results = Object.fromEntries(names.map((name) => [name, {} as Result])) as Record<ClientName, Result>;
+  if (asked.has('produce')) await rate(kafka, rounds, 'produce', results);
+  if (asked.has('consume')) await rate(kafka, rounds, 'consume', results);
+  for (const name of names) {
+    if (asked.has('latency')) results[name].latency = await measure(kafka, name, 'latency', topicOf(name, 'latency'));
+    if (asked.has('kill')) results[name].kill = await killBroker(kafka, name);
+  }
+  return results;
+}
+
+const rows: readonly (readonly [string, Part, string])[] = [
   ['produced, messages/s', 'produce', 'perSecond'],
   ['CPU per produced message, µs', 'produce', 'cpuUs'],
   ['memory while producing, MiB', 'produce', 'rssMiB'],
@@ -164,27 +168,40 @@ const rows: readonly (readonly [string, keyof Result, string])[] = [
   ['broker killed: longest wait of the reader, ms', 'kill', 'readGapMs'],
 ];
 
-function table(results: Readonly<Record<ClientName, Result>>): string {
+function table(results: Results): string {
   const number = (value: number) => (value >= 100 ? Math.round(value).toString() : value.toFixed(1));
-  const lines = rows.map(([title, scenario, figure]) => {
-    const [first = 0, second = 0] = names.map((name) => results[name][scenario][figure] ?? 0);
+  const measured = rows.filter(([, part]) => names.every((name) => results[name][part] !== undefined));
+  const lines = measured.map(([title, part, figure]) => {
+    const cells = names.map((name) => results[name][part]?.[figure] ?? 0);
+    const [first = 0, second = 0] = cells;
     const ratio = second === 0 ? '-' : (first / second).toFixed(2);
-    return `| ${title} | ${number(first)} | ${number(second)} | ${ratio} |`;
+    return `| ${title} | ${cells.map(number).join(' | ')} | ${ratio} |`;
   });
-  return [`| | ${names.join(' | ')} | ratio |`, '|---|---|---|---|', ...lines].join('\n');
+  const head = `| | ${names.join(' | ')} | ${names.slice(0, 2).join(' : ')} |`;
+  return [head, `|---|${names.map(() => '---|').join('')}---|`, ...lines].join('\n');
 }
 
 const { values: flags } = parseArgs({
-  options: { rounds: { type: 'string', default: '3' }, json: { type: 'boolean' } },
+  options: {
+    rounds: { type: 'string', default: '3' },
+    only: { type: 'string', default: parts.join(',') },
+    json: { type: 'boolean' },
+  },
 });
 const rounds = Number(flags.rounds);
 if (!Number.isInteger(rounds) || rounds < 1 || rounds > 9) {
   throw new Error(`--rounds is ${flags.rounds}: give a whole number from 1 to 9`);
 }
+const asked = new Set<string>(flags.only.split(','));
+const unknown = [...asked].filter((part) => !parts.some((each) => each === part));
+if (unknown.length > 0) throw new Error(`--only has ${unknown}: give some of ${parts}`);
+
+// The brokers end with this process, also when it is ended from outside.
+process.once('SIGTERM', () => process.exit(143));
 const kafka = await startEventKafka({ nodes: 3, plan: (replicas) => planOf(rounds, replicas) });
 try {
   const before = loadavg()[0]?.toFixed(1);
-  const results = await compare(kafka, rounds);
+  const results = await compare(kafka, rounds, asked);
   if (flags.json) console.log(JSON.stringify(results, null, 2));
   else console.log(`${table(results)}\n\nload ${before} → ${loadavg()[0]?.toFixed(1)}, median of ${rounds} rounds`);
 } finally {

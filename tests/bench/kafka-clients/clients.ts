@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Consumer, MessagesStreamFallbackModes, Producer, stringSerializers } from '@platformatic/kafka';
+import { createLogger, type IncomingMessage, KafkaConsumer, KafkaProducer } from '@somagent/kit';
 import { closeLostConnections, type KafkaConfig, kafkaConnection } from '@somagent/kit/kafka.ts';
 import { Kafka, logLevel } from 'kafkajs';
 
@@ -99,8 +100,28 @@ function kafkajs(config: KafkaConfig): BenchClient {
   };
 }
 
+/** @platformatic/kafka as the services use it. */
+const kit = (config: KafkaConfig): BenchClient => ({
+  async producer() {
+    const producer = new KafkaProducer(config, { clientId: 'bench' });
+    return {
+      send: (topic, messages) => producer.send(messages.map((message) => ({ topic, ...message, headers: {} }))),
+      close: () => producer.close(),
+    };
+  },
+  async consumer(topic, group, got) {
+    const log = createLogger({ service: 'bench', destination: process.stderr });
+    const handle = async (messages: readonly IncomingMessage[]) => {
+      for (const { value } of messages) got(value.toString());
+    };
+    const consumer = new KafkaConsumer(config, { group, topics: [topic], log, handle });
+    consumer.start();
+    return { close: () => consumer.stop() };
+  },
+});
+
 /** The clients by name. */
-export const clients = { '@platformatic/kafka': platformatic, kafkajs } as const;
+export const clients = { '@platformatic/kafka': platformatic, kafkajs, '@somagent/kit': kit } as const;
 
 /** The name of a client. */
 export type ClientName = keyof typeof clients;

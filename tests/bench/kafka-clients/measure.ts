@@ -14,10 +14,10 @@ export const sizes = {
   value: 512,
   /** Messages of a request. */
   batch: 500,
-  throughput: 60_000,
+  throughput: 30_000,
   latency: 400,
   /** The kill: messages of a request, pause between two, and duration, milliseconds. */
-  kill: { batch: 10, pause: 25, before: 3000, after: 25_000 },
+  kill: { batch: 10, pause: 25, before: 3000, after: 18_000 },
 } as const;
 
 const keys = 64;
