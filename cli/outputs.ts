@@ -8,6 +8,7 @@ const outputsSchema = z.object({
   gatewayUrl: z.string().min(1),
   issuerUrl: z.string().min(1),
   auditUrl: z.string().min(1).optional(),
+  accountsUrl: z.string().min(1).optional(),
   clients: z.array(z.string()).default([]),
   regions: z.record(z.string(), z.unknown()).default({}),
 });

@@ -11,6 +11,7 @@ export interface TargetOptions {
   readonly gateway?: string;
   readonly issuer?: string;
   readonly audit?: string;
+  readonly accounts?: string;
   readonly caFile?: string;
   readonly client?: string;
   readonly clientSecretFile?: string;
@@ -79,12 +80,26 @@ export async function resolvePlatform(
 }
 
 /** Where the audit service is. @throws CliFailure when nobody says it. */
-export function resolveAudit(options: TargetOptions, { root, env }: Pick<Surroundings, 'root' | 'env'>): string {
-  const url = options.audit ?? withoutEmpty(env).SOMA_AUDIT_URL ?? readOutputs(root, options.stack)?.auditUrl;
+export const resolveAudit = (options: TargetOptions, surroundings: Pick<Surroundings, 'root' | 'env'>): string =>
+  resolveService('audit', options, surroundings);
+
+/** Where the identity service is. @throws CliFailure when nobody says it. */
+export const resolveAccounts = (options: TargetOptions, surroundings: Pick<Surroundings, 'root' | 'env'>): string =>
+  resolveService('accounts', options, surroundings);
+
+const serviceNames = { audit: 'audit service', accounts: 'identity service' } as const;
+
+function resolveService(
+  service: keyof typeof serviceNames,
+  options: TargetOptions,
+  { root, env }: Pick<Surroundings, 'root' | 'env'>,
+): string {
+  const variable = `SOMA_${service.toUpperCase()}_URL`;
+  const url = options[service] ?? withoutEmpty(env)[variable] ?? readOutputs(root, options.stack)?.[`${service}Url`];
   if (url !== undefined) return url.replace(/\/$/, '');
   throw new CliFailure(
-    `stack ${options.stack} does not say where its audit service is`,
-    'give its address: --audit <url> or SOMA_AUDIT_URL',
+    `stack ${options.stack} does not say where its ${serviceNames[service]} is`,
+    `give its address: --${service} <url> or ${variable}`,
     exitCodes.usage,
   );
 }

@@ -48,7 +48,7 @@ describe('accounts in Keycloak', () => {
       directory = new Directory(accounts, keycloak, quiet);
       reconciliation = new Reconciliation({ ledger, tenants, accounts, keycloak, log: quiet });
     },
-    { timeout: 240_000 },
+    { timeout: 600_000 },
   );
   after(async () => {
     await database.stop();
