@@ -19,17 +19,11 @@ test('two instances of every construct in one set of namespaces share no name', 
 
 test('every selector finds pods of exactly one instance', () => {
   const manifests = twice();
-  const pods = manifests.flatMap((object) =>
-    object.spec?.template === undefined
-      ? []
-      : [
-          {
-            namespace: object.metadata.namespace,
-            name: object.metadata.name,
-            labels: object.spec.template.metadata.labels,
-          },
-        ],
-  );
+  const pods = manifests.flatMap(({ metadata: { namespace, name }, spec }) => {
+    // A CronJob has its pods one level deeper.
+    const template = spec?.template ?? spec?.jobTemplate?.spec.template;
+    return template === undefined ? [] : [{ namespace, name, labels: template.metadata.labels }];
+  });
   const selectors = manifests.flatMap(({ kind, metadata, spec }) => {
     const labels = kind === 'Service' ? spec.selector : (spec?.podSelector ?? spec?.selector)?.matchLabels;
     return labels === undefined ? [] : [{ kind, metadata, labels }];

@@ -16,6 +16,8 @@ import {
   RegionChart,
   RegionNamespaces,
   Relations,
+  SchemaRegistry,
+  type SchemaRegistryProps,
   SecretPlan,
   Slm,
   Temporal,
@@ -132,6 +134,21 @@ export const servicesOnKafka: Partial<KafkaProps> = {
   },
 };
 
+/** A registry with one schema. */
+export function schemaRegistryOf(
+  region: TestRegion,
+  id = 'schema-registry',
+  props: Partial<SchemaRegistryProps> = {},
+): SchemaRegistry {
+  return new SchemaRegistry(region.chart('data'), id, {
+    image: image('schema-registry'),
+    bootstrapImage: image('bootstrap'),
+    plan: region.plan,
+    schemas: [{ subject: 'audit.session-session.opened', compatibility: 'BACKWARD', versions: [{ type: 'object' }] }],
+    ...props,
+  });
+}
+
 /** A Temporal on that Postgres. */
 export function temporalOf(region: TestRegion, postgres: Postgres, id = 'temporal'): Temporal {
   return new Temporal(region.chart('runtime'), id, {
@@ -192,6 +209,7 @@ export function wholeRegion(region: TestRegion, suffix = ''): void {
   const postgres = postgresOf(region, `postgres${suffix}`);
   const temporal = temporalOf(region, postgres, `temporal${suffix}`);
   const kafka = kafkaOf(region, `kafka${suffix}`, servicesOnKafka);
+  schemaRegistryOf(region, `schema-registry${suffix}`);
   const keycloak = keycloakOf(region, postgres, `keycloak${suffix}`);
   const slm = slmOf(region, `slm${suffix}`);
   const sessions = postgres.database('sessions');

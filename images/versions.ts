@@ -13,6 +13,10 @@ export const versions = {
   keycloak: '26.7.4',
   /** SHA-256 of keycloak-quarkus-dist-<version>.zip. */
   keycloakSha256: 'a286e98b4296d4e75ee88d8527c7cd463b307caa022f088c9f22cffccc741fa1',
+  /** https://central.sonatype.com/artifact/io.apicurio/apicurio-registry-app */
+  apicurio: '2.6.13.Final',
+  /** SHA-256 of apicurio-registry-app-<version>-all.tar.gz. */
+  apicurioSha256: '3cda1b34aa020fb4ac4dd6a66018d757e81e437f97e20a1f92d366b70091c6ba',
 } as const;
 
 /** User and group that every process in every image runs as. */

@@ -26,8 +26,11 @@ export interface TokenRequest {
   readonly kind: 'token';
 }
 
-/** How a key signs: ES256 is ECDSA on P-256 with SHA-256 (RFC 7518), Ed25519 is RFC 8032. */
-export type SigningAlgorithm = 'ES256' | 'Ed25519';
+/**
+ * How a key signs: ES256 is ECDSA on P-256 with SHA-256 (RFC 7518), Ed25519 is RFC 8032. RS256 is RSA with SHA-256, for
+ * products that verify nothing else.
+ */
+export type SigningAlgorithm = 'ES256' | 'Ed25519' | 'RS256';
 
 /** A key pair for signatures: `private.pem` (PKCS #8) and `public.pem` (SPKI), in the signer's namespace only. */
 export interface SigningKeyRequest {

@@ -31,6 +31,25 @@ export function mavenJars({ folder, log }: MavenRequest): Promise<string> {
   });
 }
 
+/** One file to fetch. */
+export interface ArtifactRequest {
+  /** `group:artifact:version:type[:classifier]`. */
+  readonly artifact: string;
+  readonly sha256: string;
+  /** Folder that takes it. */
+  readonly folder: string;
+  readonly log: string;
+}
+
+/** Fetches one file by Maven. @returns its path. @throws Error when its digest is not the pinned one. */
+export async function mavenArtifact({ artifact, sha256, folder, log }: ArtifactRequest): Promise<string> {
+  const [, name = '', version = '', type = '', classifier] = artifact.split(':');
+  await run('mvn', ['-q', '-B', `${plugin}:copy`, `-Dartifact=${artifact}`, `-DoutputDirectory=${folder}`], { log });
+  const file = `${name}-${version}${classifier === undefined ? '' : `-${classifier}`}.${type}`;
+  checkPins(folder, `${sha256}  ${file}\n`);
+  return join(folder, file);
+}
+
 /** Compares the files of a folder with their pins, both ways. */
 export function checkPins(folder: string, pins: string): void {
   const pinned = new Map(pins.split('\n').flatMap((line) => pinOf(line)));

@@ -2,6 +2,7 @@ import { runAdmission } from './admission/command.ts';
 import { runDatabases } from './database/databases.ts';
 import { Failure, messageOf } from './failure.ts';
 import { runKafka } from './kafka/command.ts';
+import { runSchemas } from './kafka/schemas.ts';
 import { log } from './log.ts';
 import { runObjectStore } from './object-store/command.ts';
 import { runRealm, runRealmKeys } from './realm/command.ts';
@@ -18,6 +19,7 @@ const commands: Readonly<Record<string, (env: Environment) => Promise<void>>> = 
   realm: runRealm,
   'realm-keys': runRealmKeys,
   kafka: runKafka,
+  schemas: runSchemas,
   'object-store': runObjectStore,
   admission: runAdmission,
 };

@@ -26,7 +26,7 @@ const signingKey = z.strictObject({
   name,
   /** One: a private key that lies in two namespaces can be stolen in two. */
   namespaces: z.array(name).length(1),
-  algorithm: z.enum(['ES256', 'Ed25519']),
+  algorithm: z.enum(['ES256', 'Ed25519', 'RS256']),
 });
 /** The public half of the signing key `of`. */
 const publicKey = z.strictObject({ kind: z.literal('public-key'), name, namespaces, of: name });

@@ -1,6 +1,9 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
 import type { SigningAlgorithm } from './plan.ts';
 
+/** Length of RSA keys, in bits: good until 2030 by NIST SP 800-57. */
+const rsaBits = 3072;
+
 /** Both halves of a signing key as PEM: PKCS #8 and SPKI. */
 export interface SigningKey {
   readonly 'private.pem': string;
@@ -9,9 +12,18 @@ export interface SigningKey {
 
 /** Makes a key pair. */
 export function createSigningKey(algorithm: SigningAlgorithm): SigningKey {
-  const { privateKey } =
-    algorithm === 'ES256' ? generateKeyPairSync('ec', { namedCurve: 'P-256' }) : generateKeyPairSync('ed25519');
-  return bothHalves(privateKey);
+  return bothHalves(generate(algorithm));
+}
+
+function generate(algorithm: SigningAlgorithm): KeyObject {
+  switch (algorithm) {
+    case 'ES256':
+      return generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey;
+    case 'Ed25519':
+      return generateKeyPairSync('ed25519').privateKey;
+    case 'RS256':
+      return generateKeyPairSync('rsa', { modulusLength: rsaBits }).privateKey;
+  }
 }
 
 /** Reads a stored private key and derives its public half; undefined when it is no key for the algorithm. */
@@ -26,8 +38,10 @@ export function readSigningKey(algorithm: SigningAlgorithm, privatePem: string):
 }
 
 function isFor(algorithm: SigningAlgorithm, key: KeyObject): boolean {
-  if (algorithm === 'Ed25519') return key.asymmetricKeyType === 'ed25519';
-  return key.asymmetricKeyType === 'ec' && key.asymmetricKeyDetails?.namedCurve === 'prime256v1';
+  const { asymmetricKeyType: type, asymmetricKeyDetails: details } = key;
+  if (algorithm === 'Ed25519') return type === 'ed25519';
+  if (algorithm === 'RS256') return type === 'rsa' && (details?.modulusLength ?? 0) >= rsaBits;
+  return type === 'ec' && details?.namedCurve === 'prime256v1';
 }
 
 function bothHalves(privateKey: KeyObject): SigningKey {

@@ -1,0 +1,1 @@
+export { type RegisteredSchemas, SchemaRegistry, type SchemaRegistryProps } from './schema-registry.ts';

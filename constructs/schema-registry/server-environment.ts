@@ -1,0 +1,60 @@
+/** Who signs the tokens that the registry admits, and for whom; the command `schemas` of bootstrap makes them. */
+const token = { issuer: 'somagent-bootstrap', audience: 'schema-registry' } as const;
+
+/** What differs from one server to another. */
+export interface ServerSettings {
+  /** Address and port to listen on. */
+  readonly host: string;
+  readonly port: number;
+  /** Folder of tls.crt and tls.key. */
+  readonly certificateFolder: string;
+  /** Folder of the database. */
+  readonly dataFolder: string;
+}
+
+/**
+ * Environment of Apicurio Registry: HTTPS only; every request but health and version by a token of the region's own
+ * key, checked in process; a database of its own in a file.
+ * Source: https://www.apicur.io/registry/docs/apicurio-registry/2.6.x/getting-started/assembly-configuring-the-registry.html
+ */
+export function serverEnvironment({ host, port, certificateFolder, dataFolder }: ServerSettings) {
+  return {
+    QUARKUS_HTTP_HOST: host,
+    QUARKUS_HTTP_INSECURE_REQUESTS: 'disabled',
+    QUARKUS_HTTP_SSL_PORT: String(port),
+    QUARKUS_HTTP_SSL_CERTIFICATE_FILES: `${certificateFolder}/tls.crt`,
+    QUARKUS_HTTP_SSL_CERTIFICATE_KEY_FILES: `${certificateFolder}/tls.key`,
+    QUARKUS_HTTP_SSL_CERTIFICATE_RELOAD_PERIOD: '10m',
+    QUARKUS_HTTP_SSL_PROTOCOLS: 'TLSv1.3',
+    REGISTRY_AUTH_ENABLED: 'true',
+    REGISTRY_AUTH_RBAC_ENABLED: 'true',
+    QUARKUS_OIDC_TOKEN_ISSUER: token.issuer,
+    QUARKUS_OIDC_TOKEN_AUDIENCE: token.audience,
+    QUARKUS_OIDC_ROLES_ROLE_CLAIM_PATH: 'groups',
+    REGISTRY_DATASOURCE_URL: `jdbc:h2:file:${dataFolder}/registry`,
+    QUARKUS_DATASOURCE_JDBC_INITIAL_SIZE: '1',
+    QUARKUS_DATASOURCE_JDBC_MIN_SIZE: '1',
+    QUARKUS_DATASOURCE_JDBC_MAX_SIZE: '8',
+    // The API of Confluent and the registry's own; no pages for people, no imitations of other products.
+    REGISTRY_DISABLE_APIS: '/apis/ibmcompat/.*,/apis/cncf/.*,/ui/.*',
+    REGISTRY_ENABLE_REDIRECTS: 'false',
+    REGISTRY_ALLOW_DYNAMIC_CONFIG: 'false',
+    QUARKUS_HTTP_CORS: 'false',
+    QUARKUS_BANNER_ENABLED: 'false',
+    QUARKUS_CONSOLE_COLOR: 'false',
+    // Dates as OpenAPI has them: there are no older clients.
+    REGISTRY_APIS_V2_DATE_FORMAT: "yyyy-MM-dd'T'HH:mm:ss'Z'",
+  } as const;
+}
+
+/** Options of the JVM; the heap in MiB. */
+export function javaOptions(heapMegabytes: number): readonly string[] {
+  return [
+    ...['-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', `-Xmx${heapMegabytes}m`, '-Xss512k'],
+    '-XX:+ExitOnOutOfMemoryError',
+    // No identity server: the tokens' key is given. The default is an address of the makers' test environment.
+    '-Dquarkus.oidc.auth-server-url=',
+    // At its own level it writes out each token that it refuses.
+    '-Dquarkus.log.category."io.quarkus.oidc.runtime.OidcProvider".level=WARN',
+  ];
+}
