@@ -185,7 +185,7 @@ describe('secrets on a real API server', { skip }, () => {
   });
 
   it('refuses a public half without its signing key', async () => {
-    const orphan = { kind: 'public-key', name: 'checkpoint-public', of: 'gone', namespaces: ['test-data'] } as const;
+    const orphan = { kind: 'public-key' as const, name: 'checkpoint-public', of: 'gone', namespaces: ['test-data'] };
     await assert.rejects(reconcile({ ...plan, secrets: [orphan] }), { message: 'the plan has no signing key gone' });
   });
 
