@@ -102,6 +102,9 @@ export class KafkaConsumer {
       highWaterMark: 2 * this.#batch,
     });
     closeLostConnections(consumer);
+    // A member that was never admitted has nothing to finish: it need not wait for brokers that are away.
+    const giveUp = () => void (this.#joined || consumer.close(true).catch(() => undefined));
+    this.#stop.signal.addEventListener('abort', giveUp);
     try {
       const stream = await consumer.consume({
         topics: [...this.#options.topics],
@@ -116,6 +119,7 @@ export class KafkaConsumer {
       }
     } finally {
       this.#joined = false;
+      this.#stop.signal.removeEventListener('abort', giveUp);
       await consumer.close(true).catch((error: unknown) => this.#options.log.debug({ err: error }, 'closing Kafka'));
     }
   }

@@ -228,6 +228,18 @@ describe('Kafka', { timeout: 300_000 }, () => {
     await sink.close();
   });
 
+  test('a reader that waits for brokers stops at once', async () => {
+    const variables = { ...(await kafka.variables('audit')), KAFKA_BROKERS: '127.0.0.1:1' };
+    const consumer = new KafkaConsumer(variables, { group: 'audit', topics: [topic], log, handle: async () => {} });
+    consumer.start();
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const began = performance.now();
+    await consumer.stop();
+    const took = performance.now() - began;
+    assert.ok(took < 2000, `it took ${Math.round(took)} ms`);
+    assert.equal(consumer.joined, false);
+  });
+
   test('a missing file is named at once', async () => {
     const variables = { ...(await kafka.variables('orchestrator')), KAFKA_CREDENTIALS_DIR: join(folder, 'none') };
     assert.throws(() => new KafkaProducer(variables, { clientId: 'test' }), /none\/username.*Mount .*none\/username/);
