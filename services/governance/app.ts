@@ -2,6 +2,7 @@ import { OpenAPIHono, type RouteConfig, type RouteHandler } from '@hono/zod-open
 import type { Logger } from '@somagent/kit';
 import type { Context, MiddlewareHandler } from 'hono';
 import { secureHeaders } from 'hono/secure-headers';
+import { openApiDocument } from './document.ts';
 import type { GovernedEnv } from './exchange.ts';
 import { admission, decided, type GovernanceOptions } from './govern.ts';
 import { Problem, problemOf } from './problem.ts';
@@ -55,15 +56,10 @@ export function createGovernedApp<const Routes extends DeclaredRoutes>(
   hono.onError((error, context) => refuse(options, error, context));
   hono.use(accessLog(options.log), secureHeaders(), admission(options, routes));
   for (const [name, route] of Object.entries(options.routes)) {
-    const handler = decided(options, route, handlerOf(hono, options, name));
+    const handler = decided(options, route, handlerOf(options, name));
     routes.set(handler, route);
     hono.openapi(route, handler);
   }
-  hono.openAPIRegistry.registerComponent('securitySchemes', 'bearer', {
-    type: 'http',
-    scheme: 'bearer',
-    bearerFormat: 'JWT',
-  });
   const governed = hono.routes.length;
   return {
     fetch: (request, env) => hono.fetch(request, env),
@@ -88,21 +84,16 @@ function requireComplete<Routes extends DeclaredRoutes>(options: GovernedAppOpti
 type AnyHandler = (context: Context<GovernedEnv>) => Response | Promise<Response>;
 
 function handlerOf<Routes extends DeclaredRoutes>(
-  hono: OpenAPIHono<GovernedEnv>,
-  { title, handlers }: GovernedAppOptions<Routes>,
+  { title, routes, handlers }: GovernedAppOptions<Routes>,
   name: string,
 ): AnyHandler {
-  if (name === 'getOpenApi') return (context) => context.json(describeApi(hono, title));
+  if (name === 'getOpenApi') {
+    const document = openApiDocument(title, routes);
+    return (context) => context.json(document);
+  }
   const handler: unknown = Object.hasOwn(handlers, name) ? Reflect.get(handlers, name) : undefined;
   if (typeof handler !== 'function') throw new Error(`route ${name} has no handler`);
   return handler as AnyHandler;
-}
-
-/** The OpenAPI document of the declared routes. */
-export function describeApi(hono: OpenAPIHono<GovernedEnv>, title: string) {
-  const document = hono.getOpenAPI31Document({ openapi: '3.1.0', info: { title, version: '1' } });
-  // Through JSON, because the typed document has no index signature.
-  return JSON.parse(JSON.stringify(document)) as Record<string, never>;
 }
 
 function accessLog(log: Logger): MiddlewareHandler<GovernedEnv> {

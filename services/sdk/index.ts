@@ -1,0 +1,3 @@
+export { auditClient, type ClientOptions, dataOf, gatewayClient, identityClient, SomaError } from './client.ts';
+export type { RetryOptions } from './retry.ts';
+export { type SessionEvent, type StreamOptions, sessionEvents } from './stream.ts';
