@@ -44,7 +44,8 @@ export function eventStream(context: Context, sources: StreamSources, request: S
       if (!ended && !gone.signal.aborted) await comeAgain(stream);
     } catch (error) {
       // The database is away: the client has the number of its last event and loses nothing.
-      sources.log.warn({ reason: messageOf(error), sessionId: request.sessionId }, 'a stream was cut');
+      const { tenant, sessionId } = request;
+      sources.log.warn({ tenant, sessionId, reason: messageOf(error) }, 'a stream was cut');
       await comeAgain(stream);
     } finally {
       subscription.close();

@@ -15,6 +15,7 @@ import {
   ApplicationFailure,
   type Client,
   isGrpcServiceError,
+  ServiceError,
   WithStartWorkflowOperation,
   WorkflowExecutionAlreadyStartedError,
   WorkflowNotFoundError,
@@ -137,11 +138,15 @@ function translated(error: unknown): unknown {
     return new SessionEnded();
   }
   if (error instanceof WorkflowUpdateFailedError) return refusalOf(error.cause) ?? error;
-  if (error instanceof WorkflowUpdateRPCTimeoutOrCancelledError || isGrpcServiceError(error)) {
+  if (error instanceof WorkflowUpdateRPCTimeoutOrCancelledError || isServiceFailure(error)) {
     return new Problem('unavailable', 'the orchestrator does not answer: try again', { 'retry-after': '2' });
   }
   return error;
 }
+
+/** Update-with-start wraps what the server, or its absence, says. */
+const isServiceFailure = (error: unknown): boolean =>
+  isGrpcServiceError(error) || (error instanceof ServiceError && isGrpcServiceError(error.cause));
 
 /** The workflow says why it refuses; an update that lost its workflow says so by a failure of another type. */
 function refusalOf(cause: unknown): Error | undefined {

@@ -128,7 +128,10 @@ function refuse(
 ): Response {
   const exchange = context.get('exchange');
   const problem = problemOf(error);
-  if (problem.type === 'internal') log.error({ err: error, requestId: exchange.requestId }, 'a request failed');
+  if (problem.type === 'internal') {
+    const { requestId, caller } = exchange;
+    log.error({ err: error, requestId, tenant: caller?.tenant }, 'a request failed');
+  }
   if (!exchange.decided) {
     exchange.decided = true;
     verdicts.record(refusalRecord(service, context, exchange, problem));

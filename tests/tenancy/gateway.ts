@@ -174,7 +174,7 @@ export class Loopback {
   async gateway(fault: Fault = {}) {
     const draining = new AbortController();
     // Nobody is there: whatever wants to write through a workflow says so, for everybody alike.
-    const temporal = Connection.lazy({ address: '127.0.0.1:1' });
+    const temporal = Connection.lazy({ address: '127.0.0.1:1', interceptors: [] });
     const healthy = new SessionReader(this.#db);
     const client = this.#openfga.client;
     const checker = new RelationChecker({ client, locate: () => locateModel(client), facts: sessionFacts(healthy) });
