@@ -204,6 +204,9 @@ try {
   const results = await compare(kafka, rounds, asked);
   if (flags.json) console.log(JSON.stringify(results, null, 2));
   else console.log(`${table(results)}\n\nload ${before} → ${loadavg()[0]?.toFixed(1)}, median of ${rounds} rounds`);
+  const { lost = 0, duplicates = 0, disordered = 0 } = results['@somagent/kit'].kill ?? {};
+  // What the services use has to pass, whatever its figures are.
+  if (lost + duplicates + disordered > 0) process.exitCode = 1;
 } finally {
   await kafka.stop();
 }
