@@ -35,7 +35,12 @@ export function workflowSource(program: string): Pick<WorkerOptions, 'workflowBu
 
 /** Runs the worker until the process is asked to end; running activities get 20 s to finish. */
 export async function runWorker(config: WorkerConfig, log: Logger, program: string): Promise<void> {
-  Runtime.install({ logger: temporalLogger(log), shutdownSignals: [] });
+  Runtime.install({
+    logger: temporalLogger(log),
+    shutdownSignals: [],
+    // Its native core would write lines of its own kind beside ours.
+    telemetryOptions: { logging: { filter: 'WARN', forward: {} } },
+  });
   const db = openDatabase(createPool(config, log));
   const store = new SessionStore(db);
   const control = controlOf(config, log);

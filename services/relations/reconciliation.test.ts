@@ -245,6 +245,13 @@ describe('relations and their sources, all of them real', { skip: !hasOpenFga() 
     await sync.apply(messages);
     assert.deepEqual((await reconciliation().report()).differences, [], 'events that come twice change nothing');
 
+    const forged = messages.map((message) => ({ ...message, key: message.key.replace('acme/', 'globex/') }));
+    await directly([], [fact(user('bob'), 'member', 'team:acme/blue')]);
+    await sync.apply(forged);
+    assert.equal(await holds(user('bob'), 'can_use', session), false, 'a key of another tenant carries nothing');
+    await sync.apply(messages);
+    assert.equal(await holds(user('bob'), 'can_use', session), true);
+
     await accounts.suspend(origin, 'acme', ids.bob, 'test');
     await sync.apply(await owed());
     assert.equal(await holds(user('bob'), 'can_view', session), false);

@@ -26,7 +26,12 @@ export class Synchronization {
 
   /** Applies messages of {@link followedTopics}, in order. */
   async apply(messages: readonly IncomingMessage[]): Promise<void> {
-    for (const { topic, value } of messages) await this.#message(topic, JSON.parse(value.toString()));
+    for (const { topic, key, value } of messages) {
+      const event = JSON.parse(value.toString()) as { readonly tenant?: string | null };
+      // The brokers know who may write to a topic, not for whom: a key of one tenant must not carry news of another.
+      if (key.startsWith(`${event.tenant ?? 'platform'}/`)) await this.#message(topic, event);
+      else this.#log.error({ tenant: event.tenant, topic, key }, 'an event under a key of another tenant is refused');
+    }
   }
 
   async #message(topic: string, value: unknown): Promise<void> {

@@ -37,6 +37,8 @@ export interface Tenant {
   readonly identifiers: Readonly<Record<string, readonly string[]>>;
   /** Requests with an idempotency key that were sent before, on this route. */
   readonly keys: readonly { readonly route: ProbeRoute; readonly key: string; readonly body: unknown }[];
+  /** Own things that an attack may spend, by parameter: what `state` looks at stays as it is. @default identifiers */
+  readonly spare?: Readonly<Record<string, string>>;
   /** Texts that nobody else may ever see. */
   readonly canaries: readonly string[];
   /** Everything that the tenant can see of its own: must be the same before and after. */
@@ -66,6 +68,8 @@ export interface ProbeOptions {
   readonly tenants: readonly Tenant[];
   /** Lines that the services have logged since the probe began; absent where they are not looked at. */
   readonly logLines?: () => Promise<readonly string[]>;
+  /** Sends what changes something only with names of the victim: for credentials that could do harm at home. @default false */
+  readonly harmless?: boolean;
   /** Routes whose answer times are compared. @default every GET with an identifier in its path */
   readonly timed?: (route: ProbeRoute) => boolean;
 }
@@ -104,11 +108,15 @@ function bodyOf({ method }: ProbeRoute, path: string): { readonly body?: unknown
 }
 
 /** Every way in which a request of the attacker can point at something of the victim. */
-function attacksOn(route: ProbeRoute, attacker: Tenant, victim: Tenant): Attack[] {
+function attacksOn(route: ProbeRoute, attacker: Tenant, victim: Tenant, harmless: boolean): Attack[] {
   const method = route.method.toUpperCase();
   const names = parameters(route.path);
-  const own = Object.fromEntries(names.map((name) => [name, attacker.identifiers[name]?.[0] ?? randomUUID()]));
+  const ownOf = (name: string) => attacker.spare?.[name] ?? attacker.identifiers[name]?.[0] ?? randomUUID();
+  const own = Object.fromEntries(names.map((name) => [name, ownOf(name)]));
   const base = { method, headers: {}, ...bodyOf(route, route.path) };
+  if (harmless && method !== 'GET') {
+    return byPath(route, base, names, own, victim).filter(({ given }) => given.includes(victim.name));
+  }
   return [
     ...byPath(route, base, names, own, victim),
     ...byQuery(route, base, own, victim),
@@ -256,7 +264,7 @@ export class TenancyProbe {
         kind,
         detail,
       });
-    for (const attack of attacksOn(route, attacker, victim)) {
+    for (const attack of attacksOn(route, attacker, victim, this.#options.harmless ?? false)) {
       const answer = await this.#send(attacker, attack.sent);
       for (const canary of seen(answer, attack, victim)) leak('content', `${attack.what}: the answer has ${canary}`);
       if (attack.twin === undefined) continue;

@@ -1,0 +1,168 @@
+/** Tenants of the running platform are apart: in every API, in Postgres, in the logs; and teams see their own agents. */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { getCACertificates, setDefaultCACertificates } from 'node:tls';
+import { loginAs, logout, type Person } from './attacks/world.ts';
+import { get, kubectl } from './support/kubectl.ts';
+import { authorityPem, call, tokenOf } from './support/session-api.ts';
+import { eventually } from './support/wait.ts';
+import { type Api, apiOf, routesOf, send, tenantWithPeople, tenantWithSessions } from './tenancy/platform.ts';
+import { faultsOf, TenancyProbe } from './tenancy/probe.ts';
+
+const names = ['acme', 'globex'];
+const services = 'local-services';
+const data = 'local-data';
+const started = new Date().toISOString();
+
+let gateway: Api;
+let people: Map<string, Person>;
+
+before(async () => {
+  setDefaultCACertificates([...getCACertificates('default'), await authorityPem()]);
+  gateway = await apiOf('SOMA_GATEWAY_URL', 'gatewayUrl');
+  people = new Map();
+  for (const name of names) people.set(name, await loginAs(`${name}-admin-1`));
+});
+after(async () => {
+  for (const person of people?.values() ?? []) await logout(person);
+});
+
+const accessOf = (name: string): string => people.get(name)?.access ?? '';
+
+describe('the all-pairs probe', { timeout: 900_000 }, () => {
+  test('gateway: every route, every ordered pair of tenants, real identifiers: no leak', async (context) => {
+    const tenants = await Promise.all(
+      names.map(async (name) => tenantWithSessions(gateway, name, await tokenOf(`${name}-agent`))),
+    );
+    const routes = await routesOf(gateway, await tokenOf('acme-agent'));
+    const report = await new TenancyProbe({ routes, tenants }).run();
+    context.diagnostic(`${report.routes} routes, ${report.pairs} pairs, ${report.requests} requests`);
+    assert.deepEqual(report.leaks, []);
+    assert.ok(report.routes >= 8 && report.pairs === 2 && report.requests > 200);
+  });
+
+  for (const [service, variable, output] of [
+    ['identity', 'SOMA_ACCOUNTS_URL', 'accountsUrl'],
+    ['audit', 'SOMA_AUDIT_URL', 'auditUrl'],
+  ] as const) {
+    test(`${service}: every route, as the administrator of each tenant: no leak`, async (context) => {
+      const accounts = await apiOf('SOMA_ACCOUNTS_URL', 'accountsUrl');
+      const api = await apiOf(variable, output);
+      const tenants = await Promise.all(
+        names.map(async (name) => {
+          const tenant = await tenantWithPeople(accounts, name, accessOf(name));
+          return { ...tenant, send: (sent: Parameters<typeof tenant.send>[0]) => send(api, accessOf(name), sent) };
+        }),
+      );
+      const routes = await routesOf(api, accessOf('acme'));
+      const report = await new TenancyProbe({ routes, tenants, harmless: true }).run();
+      context.diagnostic(`${report.routes} routes, ${report.pairs} pairs, ${report.requests} requests`);
+      assert.deepEqual(report.leaks, []);
+      assert.ok(report.routes > 1 && report.requests > 10);
+    });
+  }
+});
+
+test('a team sees its own agents: their sessions, and no others', { timeout: 120_000 }, async () => {
+  const [blue, green] = [await loginAs('acme-member-1'), await loginAs('acme-member-2')];
+  try {
+    const agent = await tokenOf('acme-agent');
+    const { body: opened } = await call<{ id: string }>('/v1/sessions', { method: 'POST', token: agent, body: {} });
+    const of = (person: Person) => call<{ id?: string }>(`/v1/sessions/${opened.id}`, { token: person.access });
+    // The relation of a new session arrives with its event; the facts of the database count until then.
+    assert.equal((await of(blue)).status, 200);
+    assert.equal((await of(green)).status, 404);
+    assert.equal((await call(`/v1/sessions/${opened.id}`, { token: accessOf('acme') })).status, 200);
+    const listed = async (person: Person) => {
+      const { body } = await call<{ sessions: { id: string }[] }>('/v1/sessions?limit=100', { token: person.access });
+      return body.sessions.some(({ id }) => id === opened.id);
+    };
+    assert.deepEqual([await listed(blue), await listed(green)], [true, false]);
+  } finally {
+    await Promise.all([blue, green].map(logout));
+  }
+});
+
+test('relations: nothing differs from its sources, and what is planted is repaired', { timeout: 180_000 }, async () => {
+  const reconcile = async (...options: string[]) => {
+    const args = [
+      'exec',
+      '-n',
+      services,
+      'deployment/relations',
+      '--',
+      'node',
+      '/app/main.js',
+      'reconcile',
+      ...options,
+    ];
+    const text = await kubectl(...args);
+    return JSON.parse(text.slice(text.indexOf('{\n'))) as { tuples: number; differences: string[] };
+  };
+  await reconcile();
+  const clean = await reconcile('--report');
+  assert.deepEqual(clean.differences, []);
+  assert.ok(clean.tuples > 10, `${clean.tuples} tuples`);
+});
+
+/** Every table with a column `tenant`, and whether Postgres guards it. */
+async function guarded(database: string): Promise<Map<string, boolean>> {
+  const pods = await get<{ items: { metadata: { name: string } }[] }>('pods', '-n', data, '-l', 'role=primary');
+  const primary = pods.items[0]?.metadata.name ?? 'postgres-0';
+  const query = `select c.relname || ' ' || (c.relrowsecurity and c.relforcerowsecurity) from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant' and not a.attisdropped
+    where c.relkind in ('r', 'p') and n.nspname = 'public'`;
+  const text = await kubectl(
+    ...[
+      'exec',
+      '-n',
+      data,
+      primary,
+      '--',
+      'psql',
+      `dbname=${database} host=/run/postgresql user=postgres`,
+      '-Atc',
+      query,
+    ],
+  );
+  return new Map(
+    text
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => [line.split(' ')[0] ?? '', line.endsWith('true')] as const),
+  );
+}
+
+for (const database of ['sessions', 'identity']) {
+  test(`Postgres guards every table of ${database} that has rows of tenants`, async () => {
+    const tables = await guarded(database);
+    assert.ok(tables.size > 0, 'no table with a column tenant');
+    assert.deepEqual(
+      [...tables].filter(([, safe]) => !safe),
+      [],
+    );
+  });
+}
+
+test('every line of every pod of our services names its tenant', { timeout: 120_000 }, async (context) => {
+  const { items } = await get<{ items: { metadata: { name: string }; status: { phase: string } }[] }>(
+    ...['pods', '-n', services, '-l', 'app.kubernetes.io/part-of=somagent'],
+  );
+  let lines = 0;
+  for (const { metadata, status } of items) {
+    if (status.phase !== 'Running') continue;
+    const since = `--since-time=${started}`;
+    const text = await eventually(`the log of ${metadata.name}`, 20, () =>
+      kubectl('logs', '-n', services, metadata.name, since, '--tail=-1'),
+    );
+    const all = text.split('\n').filter(Boolean);
+    lines += all.length;
+    assert.deepEqual(
+      all.flatMap((line) => faultsOf(line, [], new Map())).map(({ detail }) => `${metadata.name}: ${detail}`),
+      [],
+    );
+  }
+  context.diagnostic(`${lines} lines of ${items.length} pods`);
+  assert.ok(lines > 100, `only ${lines} lines`);
+});
