@@ -6,7 +6,8 @@ import { placeOf } from '../core/region-chart.ts';
 import type { SecretPlan } from '../core/secret-plan.ts';
 import { type Connectable, type Connection, ServiceAddress, StatefulWorkload } from '../core/workload.ts';
 
-const HTTPS = 8443;
+/** A protocol between machines, as that of a broker: who asks proves it by the signature below the checkpoint. */
+const TLOG = 8443;
 const HEALTH = 8081;
 
 /** Options of {@link AuditWitness}. */
@@ -62,10 +63,10 @@ export class AuditWitness extends Construct implements Connectable {
     const address = new ServiceAddress(this, 'address', {
       ...identity,
       name: identity.instance,
-      ports: { https: HTTPS },
+      ports: { tlog: TLOG },
       selector: { 'app.kubernetes.io/instance': identity.instance, 'app.kubernetes.io/component': 'witness' },
     });
-    this.url = `https://${address.host}:${HTTPS}`;
+    this.url = `https://${address.host}:${TLOG}`;
     const names = [identity.instance, address.host];
     const request = { commonName: identity.instance, dnsNames: names, ipAddresses: [], usages: ['server' as const] };
     const witness = new StatefulWorkload(this, 'witness', {
@@ -74,7 +75,7 @@ export class AuditWitness extends Construct implements Connectable {
       image: props.image,
       command: ['node', '/app/main.js', 'witness'],
       env: this.#environment(),
-      ports: { https: HTTPS, health: HEALTH },
+      ports: { tlog: TLOG, health: HEALTH },
       secrets: [
         {
           path: '/secrets/witness-tls',
@@ -106,7 +107,7 @@ export class AuditWitness extends Construct implements Connectable {
 
   /** Admits the log and gives it the address, the authority and the public key of the witness. */
   connect(client: PodNetwork): Connection {
-    client.allowTo(this.network, [HTTPS]);
+    client.allowTo(this.network, [TLOG]);
     return {
       env: {
         LOG_ORIGIN: this.origin,
@@ -124,7 +125,7 @@ export class AuditWitness extends Construct implements Connectable {
 
   #environment() {
     return {
-      PORT: String(HTTPS),
+      PORT: String(TLOG),
       HEALTH_PORT: String(HEALTH),
       TLS_DIR: '/secrets/witness-tls',
       LOG_ORIGIN: this.origin,
