@@ -35,7 +35,7 @@ export interface GatewayProps {
   readonly kafka: Connectable;
   /**
    * Requests that may be sent, in a minute by one subject and by a whole tenant, and in a day by a whole tenant.
-   * @default 600, 6000 and 1000000
+   * @default 1200, 12000 and 1000000
    */
   readonly limits?: { readonly subjectMinute: number; readonly tenantMinute: number; readonly tenantDay: number };
   /**

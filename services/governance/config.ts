@@ -23,8 +23,8 @@ export function userTokens(config: UserTokenConfig, log: Logger) {
 
 /** The variables of the limits of a service. */
 export const quotaVariables = {
-  RATE_LIMIT_PER_MINUTE: count('the requests that one subject of a tenant may send in a minute').default(600),
-  TENANT_RATE_LIMIT_PER_MINUTE: count('the requests that a whole tenant may send in a minute').default(6000),
+  RATE_LIMIT_PER_MINUTE: count('the requests that one subject of a tenant may send in a minute').default(1200),
+  TENANT_RATE_LIMIT_PER_MINUTE: count('the requests that a whole tenant may send in a minute').default(12_000),
   TENANT_QUOTA_PER_DAY: count('the requests that a whole tenant may send in a day').default(1_000_000),
 };
 

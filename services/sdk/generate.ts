@@ -12,7 +12,7 @@ import { routes as identity } from '@somagent/identity/routes.ts';
 import openapiTS, { astToString } from 'openapi-typescript';
 
 /** The services that have an API, with their declared routes. */
-const apis: Readonly<Record<string, Readonly<Record<string, DeclaredRoute>>>> = { audit, gateway, identity };
+export const apis: Readonly<Record<string, Readonly<Record<string, DeclaredRoute>>>> = { audit, gateway, identity };
 
 const head = '// Generated from the declared routes: node services/sdk/generate.ts\n';
 
