@@ -100,7 +100,7 @@ export class Opa extends Construct {
         '1m',
         '--authorization',
         'basic',
-        '--disable-telemetry',
+        '--skip-version-check',
         '--log-level',
         'error',
         '/policies',

@@ -73,6 +73,11 @@ test_denied[note] if {
 			"deny_secret",
 			"secret data is for listed workloads only",
 		],
+		"a session, by a workload that is listed for secrets": [
+			object.union(fixtures.workload(caller, "data", "key:verify"), {"resource": {"type": "session"}}),
+			"deny_other_tenant",
+			"the data is not of the tenant platform",
+		],
 		"a session of another tenant": [
 			object.union(about("session", ["member"], "session:read", "read"), {"resource": {"tenant": "globex"}}),
 			"deny_other_tenant",

@@ -89,6 +89,11 @@ test_denied[note] if {
 			"deny_other_tenant",
 			"the resource is not of the tenant platform",
 		],
+		"a member describes the API to another tenant": [
+			object.union(fixtures.person(["member"], "api:describe", "none"), {"resource": {"tenant": "globex"}}),
+			"deny_other_tenant",
+			"the resource is not of the tenant acme",
+		],
 		"halted by a tenant-admin": [
 			fixtures.person(["tenant-admin"], "control:halt", "admin"),
 			"deny_not_operator",
