@@ -22,15 +22,20 @@ export interface SourceMessage {
   readonly topic: string;
   readonly partition: number;
   readonly offset: bigint;
-  readonly value: Buffer;
+  /** Null where Kafka has none. */
+  readonly value: Buffer | null;
 }
 
+/** What a column and its index can hold: Postgres knows no NUL in a text. */
+const column = z
+  .string()
+  .min(1)
+  .max(200)
+  .regex(/^[^\0]+$/)
+  .nullable();
+
 /** What the log needs of an event's envelope; all the rest is kept as it came. */
-const envelope = z.looseObject({
-  id: z.guid(),
-  tenant: z.string().min(1).nullable(),
-  requestId: z.string().min(1).nullable(),
-});
+const envelope = z.looseObject({ id: z.guid(), tenant: column, requestId: column });
 
 /** Leaf of an event: `{"event":…,"topic":…}`. @throws Error when the event can't be written as canonical JSON */
 export function leafOf(topic: string, event: Pick<EventEnvelope, 'id' | 'tenant' | 'requestId'>): Leaf {
@@ -43,12 +48,20 @@ export function leafOf(topic: string, event: Pick<EventEnvelope, 'id' | 'tenant'
  * must be able neither to stop the log nor to leave something out of it.
  */
 export function leafOfMessage({ topic, partition, offset, value }: SourceMessage): Leaf {
+  const bytes = value ?? Buffer.alloc(0);
   try {
-    return leafOf(topic, envelope.parse(JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(value))));
+    return leafOf(topic, parse(bytes));
   } catch {
-    const content = { offset: String(offset), partition, topic, unreadable: value.toString('base64') };
+    const content = { offset: String(offset), partition, topic, unreadable: bytes.toString('base64') };
     return made({ eventId: idFrom(JSON.stringify(content)), tenant: null, requestId: null, topic }, content);
   }
+}
+
+/** The event as it came: what the schema made of it could lack something. */
+function parse(bytes: Buffer): z.output<typeof envelope> {
+  const event: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  envelope.parse(event);
+  return event as z.output<typeof envelope>;
 }
 
 /** The same leaf under an identifier made from its content: for one that comes with the id of a different event. */

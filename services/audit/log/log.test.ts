@@ -103,26 +103,51 @@ test('of two writers that build on the same head one is refused, and both go on 
 test('a message that is no event is kept as it came, and does not stop the log', async () => {
   const log = new AuditLog(audit.database);
   const { size } = await log.position();
-  const message = (value: Buffer, offset: bigint) =>
-    leafOfMessage({ topic: 'audit.control', partition: 2, offset, value });
-  const rubbish = [
-    message(Buffer.from('{"id":'), 1n),
-    message(Buffer.from([0xff, 0xfe]), 2n),
-    message(Buffer.from('{"id":"no uuid","tenant":null,"requestId":null}'), 3n),
-    message(Buffer.from('{"id":"0190c6f0-3f2b-7c1a-8f5e-0123456789ab","tenant":"\\ud800","requestId":null}'), 4n),
+  const event = (change: object) =>
+    JSON.stringify({ id: randomUUID(), tenant: null, requestId: null, data: {}, ...change });
+  const values = [
+    '{"id":',
+    Buffer.from([0xff, 0xfe]),
+    null,
+    event({ id: 'no uuid' }),
+    event({ tenant: '\ud800' }),
+    event({ tenant: 'a\0b' }),
+    event({ requestId: 'a\0b' }),
+    event({ requestId: 'x'.repeat(5000) }),
+    event({ data: { value: 0 } }).replace('0}', '1e400}'),
+    event({ tenant: undefined }),
   ];
-  assert.equal(rubbish[0]?.text, '{"offset":"1","partition":2,"topic":"audit.control","unreadable":"eyJpZCI6"}');
-  assert.deepEqual(
-    rubbish.map(({ tenant }) => tenant),
-    [null, null, null, null],
+  const rubbish = values.map((value, offset) =>
+    leafOfMessage({
+      topic: 'audit.control',
+      partition: 2,
+      offset: BigInt(offset),
+      value: typeof value === 'string' ? Buffer.from(value) : value,
+    }),
   );
+  assert.equal(rubbish[0]?.text, '{"offset":"0","partition":2,"topic":"audit.control","unreadable":"eyJpZCI6"}');
+  for (const [place, { tenant, text }] of rubbish.entries()) {
+    assert.equal(tenant, null);
+    assert.match(text, /"unreadable":/, String(values[place]));
+  }
   await log.append(rubbish);
-  const again = await log.append([message(Buffer.from('{"id":'), 1n), ...leavesOf(1)]);
-  assert.deepEqual([again.duplicates, again.head.size], [1, size + 5]);
-  const odd = { ...verdictEvent('acme', 'r').value, data: { text: 'a\u0000b "quoted" \\ ü' } };
-  const zero = leafOf('audit.control', odd);
-  const { head } = await log.append([zero]);
+  const again = await log.append([...rubbish.slice(0, 1), ...leavesOf(1)]);
+  assert.deepEqual([again.duplicates, again.head.size], [1, size + values.length + 1]);
+});
+
+test('what an event holds is kept to the last character, whatever it is', async () => {
+  const log = new AuditLog(audit.database);
+  const odd = JSON.stringify({
+    ...verdictEvent('acme', 'r').value,
+    data: { text: 'a\0b "quoted" \\ ü \u2028', n: 0.1 },
+  });
+  const value = Buffer.from(odd.replace('"data":{', '"data":{"__proto__":{"x":1},"10":1,"9":2,'));
+  const leaf = leafOfMessage({ topic: 'audit.control', partition: 0, offset: 0n, value });
+  assert.match(leaf.text, /"data":\{"10":1,"9":2,"__proto__":\{"x":1\},"n":0\.1,"text":"a\\u0000b/);
+  const { head } = await log.append([leaf]);
   assert.equal(head.root.toString('hex'), await expectedRoot());
+  const { rows } = await sql`select from audit_leaf where leaf = ${leaf.text}`.execute(audit.database.platform);
+  assert.equal(rows.length, 1);
 });
 
 test('the bytes of a leaf are canonical: the order of the fields does not matter', () => {
