@@ -137,6 +137,19 @@ describe('soma login', { timeout: 120_000 }, () => {
     assert.equal(await command.ended, 130);
   });
 
+  it('does not let a person in with a wrong password, and says so when the person gives up', async () => {
+    const command = soma('login', '--no-browser');
+    const url = new URL(await told(command, authorization));
+    const browser = new Browser();
+    const page = await signIn(browser, await browser.open(url.href), 'acme-admin-1', 'a wrong password, long enough');
+    assert.match(page.text, /Invalid username or password/);
+    const { redirect_uri: callback, state: known = '' } = Object.fromEntries(url.searchParams);
+    const answer = new URLSearchParams({ error: 'access_denied', state: known, iss: issuer() });
+    assert.equal((await fetch(`${callback}?${answer}`)).status, 200);
+    assert.equal(await command.ended, 4);
+    assert.match(command.err, /error: Keycloak did not let you in: access_denied\n next: soma login\n$/);
+  });
+
   it('says who it is, and renews a token that has ended, once for two commands at the same time', async () => {
     const before = stored();
     writeFileSync(loginFile(), JSON.stringify({ ...before, expiresAt: 0 }));

@@ -78,20 +78,4 @@ describe('a person', { timeout: 180_000 }, () => {
     assert.deepEqual([out.code, out.stdout], [0, 'globex-member-1 is signed out\n']);
     assert.equal((await soma(['whoami'])).code, 4);
   });
-
-  it('is not let in with a wrong password', async () => {
-    const browser = new Browser();
-    const abort = soma(['login', '--no-browser'], async (said) => {
-      const page = await browser.open(addressOf(said));
-      const again = await signIn(browser, page, 'globex-member-1', 'a wrong password of enough letters');
-      assert.match(again.text, /Invalid username or password/);
-      // What a browser would do when the person gives up.
-      const { redirect_uri: callback, state: known } = Object.fromEntries(new URL(addressOf(said)).searchParams);
-      const answer = { error: 'access_denied', state: known ?? '', iss: addressOf(said).replace(/\/protocol\/.*/, '') };
-      await fetch(`${callback}?${new URLSearchParams(answer)}`);
-    });
-    const { code, stderr } = await abort;
-    assert.equal(code, 4, stderr);
-    assert.match(stderr, /error: Keycloak did not let you in: access_denied/);
-  });
 });
