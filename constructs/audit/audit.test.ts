@@ -138,5 +138,5 @@ test('the witness keeps its head on a volume of its own and is alone', () => {
   assert.deepEqual(spec.volumeClaimTemplates[0].spec.resources, { requests: { storage: '16Mi' } });
   const [container] = spec.template.spec.containers;
   assert.ok(container.volumeMounts.some(({ mountPath }: { mountPath: string }) => mountPath === '/var/lib/witness'));
-  assert.deepEqual(container.resources.requests, { cpu: '10m', memory: '48Mi' });
+  assert.deepEqual(container.resources.requests, { cpu: '10m', memory: '96Mi' });
 });

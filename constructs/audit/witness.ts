@@ -29,7 +29,7 @@ export interface AuditWitnessProps {
   readonly storage?: string;
   /** Class of the volume. @default the cluster's default class */
   readonly storageClass?: string;
-  /** Of the pod. @default 10m and 48Mi promised, 128Mi at most */
+  /** Of the pod. @default 10m and 96Mi promised, 192Mi at most */
   readonly resources?: Resources;
 }
 
@@ -95,7 +95,7 @@ export class AuditWitness extends Construct implements Connectable {
           ...(props.storageClass !== undefined && { storageClass: props.storageClass }),
         },
       ],
-      resources: props.resources ?? { cpu: '10m', memory: '48Mi', memoryLimit: '128Mi' },
+      resources: props.resources ?? { cpu: '10m', memory: '96Mi', memoryLimit: '192Mi' },
       terminationGraceSeconds: 15,
       probes: {
         readiness: { scheme: 'http', port: HEALTH, path: '/readyz', periodSeconds: 5 },

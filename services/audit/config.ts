@@ -1,24 +1,17 @@
 import { quotaVariables, userTokenVariables } from '@somagent/governance';
-import { controlVariables, httpsUrl, kafkaVariables, port, postgresVariables, text } from '@somagent/kit';
+import { controlVariables, httpsUrl, kafkaVariables, postgresVariables, text } from '@somagent/kit';
 import { policyVariables } from '@somagent/policy';
 import { z } from 'zod';
-
-const ports = {
-  PORT: port('the port of the HTTPS API').default(8443),
-  HEALTH_PORT: port('the port of /healthz and /readyz').default(8081),
-  TLS_DIR: text('the directory with tls.crt and tls.key of the service'),
-};
-
-const names = {
-  LOG_ORIGIN: text('the name of the log in its checkpoints: a host and a path, e.g. eu-west.example.com/audit'),
-  WITNESS_NAME: text('the name of the witness in its signatures, e.g. eu-west.example.com/witness'),
-};
+import { names, ports } from './witness-config.ts';
 
 /** The variables of `migrate`. */
 export const migrateSchema = z.object({
   ...postgresVariables,
   AUDIT_ROLE: text('the role that the service connects as').default('audit_writer'),
 });
+
+/** Configuration of `migrate`. */
+export type MigrateConfig = z.output<typeof migrateSchema>;
 
 /** The variables of `serve`. */
 export const serveSchema = z.object({
@@ -38,15 +31,3 @@ export const serveSchema = z.object({
 
 /** Configuration of `serve`. */
 export type ServeConfig = z.output<typeof serveSchema>;
-
-/** The variables of `witness`. */
-export const witnessSchema = z.object({
-  ...ports,
-  ...names,
-  LOG_PUBLIC_KEY_FILE: text('the PEM file with the public Ed25519 key of the log'),
-  WITNESS_KEY_FILE: text('the PEM file with the private Ed25519 key of the witness'),
-  STATE_DIR: text('a directory on a volume of the witness alone'),
-});
-
-/** Configuration of `witness`. */
-export type WitnessConfig = z.output<typeof witnessSchema>;

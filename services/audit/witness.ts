@@ -1,10 +1,12 @@
-import { type Logger, onShutdown, startHealthServer } from '@somagent/kit';
+import { startHealthServer } from '@somagent/kit/health.ts';
+import type { Logger } from '@somagent/kit/log.ts';
+import { onShutdown } from '@somagent/kit/shutdown.ts';
 import { readSigner, readVerifier } from './checkpoint/keys.ts';
 import { verifierKey } from './checkpoint/note.ts';
 import { Witness } from './checkpoint/witness.ts';
 import { serveWitness } from './checkpoint/witness-server.ts';
 import { WitnessState } from './checkpoint/witness-state.ts';
-import type { WitnessConfig } from './config.ts';
+import type { WitnessConfig } from './witness-config.ts';
 
 /** Serves the witness until the process is asked to end. */
 export async function runWitness(config: WitnessConfig, log: Logger): Promise<void> {

@@ -1,7 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import { join } from 'node:path';
-import { type Logger, messageOf, onFileChange, readTlsFiles } from '@somagent/kit';
+import { type Logger, messageOf } from '@somagent/kit/log.ts';
+import { onFileChange, readTlsFiles } from '@somagent/kit/tls.ts';
 import type { Witness } from './witness.ts';
 
 /** Options of {@link serveWitness}. */
