@@ -111,7 +111,11 @@ class PackPath {
     return said;
   }
 
-  #beside(resource: { readonly urn: string }, guards: readonly object[], environment: Environment): string[] {
+  #beside(
+    resource: { readonly type: string; readonly props: object; readonly urn: string },
+    guards: readonly object[],
+    environment: Environment,
+  ): string[] {
     const said: string[] = [];
     const type = 'kubernetes:networking.k8s.io/v1:NetworkPolicy';
     const resources = [resource, ...guards.map((props) => ({ type, props, urn: 'guard' }))];

@@ -110,6 +110,7 @@ test_good_objects_pass[note] if {
 			container,
 			{"image": "mirror.test/gateway@sha256:0000"},
 		)]}}),
+		"image by tag and digest": with_container({"image": "registry.test/gateway:1@sha256:0000"}),
 		"image of a mirror on a port": with_container({"image": "registry.test/a:5000/b:1"}),
 		"seccomp of the node's own": with_spec({"securityContext": {"seccompProfile": {"type": "Localhost"}}}),
 		"a container that says it itself": with_spec({

@@ -79,6 +79,8 @@ function startServer(folder: string, etcd: number, port: number): ChildProcess {
     'token-auth-file': join(folder, 'tokens.csv'),
     'service-cluster-ip-range': '10.96.0.0/16',
     'authorization-mode': 'RBAC',
+    // As in a cluster: whether a pod may be privileged is the matter of admission.
+    'allow-privileged': 'true',
   };
   const args = Object.entries(flags).map(([name, value]) => `--${name}=${value}`);
   return spawn(apiServerProgram(), args, { stdio: 'ignore' });
