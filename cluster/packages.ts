@@ -29,8 +29,8 @@ const debianPackages: readonly DebianPackage[] = [
   { name: 'mount', provides: 'mount', purpose: 'volumes' },
   { name: 'buildah', provides: 'buildah', purpose: 'builds images' },
   { name: 'mmdebstrap', provides: 'mmdebstrap', purpose: 'base image' },
-  { name: 'maven', provides: 'mvn', purpose: 'fetches Keycloak' },
-  { name: 'openjdk-17-jre-headless', provides: 'java', purpose: 'builds Keycloak' },
+  { name: 'maven', provides: 'mvn', purpose: 'fetches Kafka, Keycloak, Apicurio' },
+  { name: 'openjdk-17-jdk-headless', provides: 'javac', purpose: 'builds Kafka and Keycloak' },
   { name: 'python3.11', provides: 'python3.11', purpose: 'model and Ray image' },
   // Debian's own Python comes without it; a Python from elsewhere has it and does not mind.
   { name: 'python3.11-venv', provides: '/usr/lib/python3.11/ensurepip', purpose: 'trains and tests the model' },

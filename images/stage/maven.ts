@@ -55,11 +55,11 @@ export function checkPins(folder: string, pins: string): void {
   const pinned = new Map(pins.split('\n').flatMap((line) => pinOf(line)));
   for (const [name, expected] of pinned) {
     if (!existsSync(join(folder, name)))
-      throw new Error(`${name} is pinned in jars.sha256, but Maven did not bring it`);
+      throw new Error(`${name} is pinned, but Maven did not bring it`);
     const digest = createHash('sha256')
       .update(readFileSync(join(folder, name)))
       .digest('hex');
-    if (digest !== expected) throw new Error(`${name}: SHA-256 is ${digest}, pinned in jars.sha256 is ${expected}`);
+    if (digest !== expected) throw new Error(`${name}: SHA-256 is ${digest}, pinned is ${expected}`);
   }
   const stray = readdirSync(folder).find((name) => !pinned.has(name));
   if (stray !== undefined) throw new Error(`${stray} is not pinned; look at it, then add it to jars.sha256`);

@@ -4,6 +4,7 @@ import java.io.PrintStream;
 import java.io.Reader;
 import java.io.Writer;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -21,8 +22,8 @@ public final class Broker {
     private Broker() {}
 
     public static void main(String[] arguments) throws Exception {
-        if (arguments.length != 1) throw new Refusal("one argument is needed: the path of server.properties");
         try {
+            if (arguments.length != 1) throw new Refusal("one argument is needed: the path of server.properties");
             Properties settings = settle(Path.of(arguments[0]));
             Path file = write(settings);
             format(file);
@@ -30,6 +31,9 @@ public final class Broker {
             kafka.Kafka.main(new String[] {file.toString()});
         } catch (Refusal refusal) {
             System.err.println(refusal.getMessage());
+            System.exit(1);
+        } catch (NoSuchFileException absent) {
+            System.err.println(absent.getMessage() + " is not there; mount the ConfigMap or Secret that holds it");
             System.exit(1);
         }
     }

@@ -261,6 +261,23 @@ describe('the way in', () => {
     assert.match(error.code ?? '', /ALERT_(BAD_CERTIFICATE|CERTIFICATE_REQUIRED)$/);
   });
 
+  test('a certificate of the authority makes nobody a broker: its common name does', async () => {
+    const topic = { topics: ['by.certificate'], partitions: 1, replicas: 1 };
+    const through = async (commonName: string) => {
+      const { certificate, key } = await kafka.clientCertificate(commonName);
+      const { sasl: _sasl, ...options } = clientOptions(brokers, writer);
+      const bootstrapBrokers = [kafka.brokersListener(0)];
+      return new Admin({ ...options, bootstrapBrokers, tls: { ca: kafka.ca, cert: certificate, key } });
+    };
+    const stranger = await through('temporal-client');
+    assert.match(await refusal(stranger.createTopics(topic)), /AUTHORIZATION_FAILED/);
+    await stranger.close();
+    const broker = await through('kafka-broker');
+    await broker.createTopics(topic);
+    await broker.deleteTopics({ topics: topic.topics });
+    await broker.close();
+  });
+
   test('a renewed certificate is used without a restart', async () => {
     const before = await serial();
     const { certificate } = await kafka.renewCertificate();
@@ -292,6 +309,8 @@ test('no password and no stored credential is in the log of a broker', async () 
     assert.doesNotMatch(text, /storedKey|serverKey|saltedPassword/i);
     assert.match(text, /Kafka Server started/);
   }
+  const texts = await Promise.all([0, 1, 2].map((node) => kafka.log(node)));
+  assert.match(texts.join(''), /Principal = User:reader is Denied operation = WRITE/, 'a refusal is not in the log');
 });
 
 test('writes go on while one of three is dead; readiness falls when the quorum is lost', async () => {
@@ -304,6 +323,8 @@ test('writes go on while one of three is dead; readiness falls when the quorum i
   });
   await Promise.all([kafka.start(1), kafka.start(2)]);
   assert.deepEqual(await Promise.all([0, 1, 2].map((node) => kafka.ready(node))), [true, true, true]);
+  const { topics } = await asAdmin((admin) => admin.metadata({ topics: ['audit.session'], forceUpdate: true }));
+  for (const { isr } of topics.get('audit.session')?.partitions ?? []) assert.equal(isr.length, 3, 'ready, yet behind');
 });
 
 function addressOf(address: string): { host: string; port: number } {

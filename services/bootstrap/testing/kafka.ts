@@ -53,6 +53,8 @@ export interface TestKafka {
   ready(node: number): Promise<boolean>;
   /** Issues the nodes' certificate anew, as the renewal Job does. */
   renewCertificate(): Promise<KeyPair>;
+  /** A client's certificate of the same authority, as other products of a region have one. */
+  clientCertificate(commonName: string): Promise<KeyPair>;
   /** Ends a node without warning (SIGKILL). */
   kill(node: number): Promise<void>;
   /** Starts a node that was ended, on its own log, and waits until it is ready. */
@@ -131,6 +133,10 @@ class RunningKafka implements TestKafka {
     });
     await this.#writeFolder('tls', { 'tls.crt': leaf.certificate, 'tls.key': leaf.key, 'ca.crt': this.ca });
     return leaf;
+  }
+
+  clientCertificate(commonName: string): Promise<KeyPair> {
+    return issueCertificate(this.#authority, { commonName, dnsNames: [], ipAddresses: [], usages: ['client'] });
   }
 
   brokersListener(node: number): string {
