@@ -113,9 +113,9 @@ function environment(folder: string, port: number, postgres: TestPostgres, datab
 /** Starts Postgres and Keycloak and waits until the realm `master` answers: 25 to 60 s, the schema is made anew. */
 export async function startKeycloak(): Promise<TestKeycloak> {
   const program = join(await distribution(), 'keycloak/bin/kc.sh');
+  const postgres = await startPostgres();
   const folder = await mkdtemp(join(tmpdir(), 'somagent-keycloak-'));
   const ca = await writeCertificates(folder);
-  const postgres = await startPostgres();
   const database = await createDatabase(postgres);
   const [port, management] = await Promise.all([freePort(), freePort()]);
   const admin = { username: 'test-admin', password: randomBytes(16).toString('hex') };
