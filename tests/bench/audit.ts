@@ -146,6 +146,7 @@ try {
   for (let leaves = 2 * events + 1500; leaves < Number(values.leaves); leaves += 50_000) {
     filled.push((await throughLog(audit, messages(50_000, leaves), batch)).perSecond);
   }
+  console.error('the log is filled; now the proofs');
   const proven = await proofs(audit, Number(values.proofs));
   const report = {
     load: loadavg()[0]?.toFixed(1),
