@@ -1,6 +1,6 @@
 import { Slm, Temporal } from '@somagent/constructs';
 import type { DataProducts } from './data-products.ts';
-import type { Wiring } from './products.ts';
+import { apiServer, type Wiring } from './products.ts';
 
 /** What agent work runs on. */
 export interface RuntimeProducts {
@@ -21,6 +21,7 @@ export function runtimeProducts({ charts, plan, args }: Wiring, { postgres }: Da
   });
   const slm = new Slm(charts.slm, 'slm', {
     image: image('ray-slm'),
+    ...apiServer(args),
     plan,
     renderer: args.rayRenderer,
     workers: size.slmWorkers,

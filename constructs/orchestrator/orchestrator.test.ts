@@ -18,7 +18,7 @@ test('one line of wiring gives each server its policy, credentials and variables
     PG_CA_FILE: '/secrets/ca/ca.crt',
     SLM_URL: 'https://slm.north-runtime.svc:8000/v1',
     SLM_MODEL: 'soma-tiny',
-    SLM_API_KEY_FILE: '/secrets/slm/token',
+    SLM_TOKEN_FILE: '/var/run/secrets/somagent/slm/token',
     SLM_CA_FILE: '/secrets/ca/ca.crt',
     KAFKA_BROKERS: 'kafka.north-data.svc:9093',
     KAFKA_CREDENTIALS_DIR: '/secrets/kafka',
@@ -38,13 +38,13 @@ test('one line of wiring gives each server its policy, credentials and variables
     '/secrets/temporal-client': 'temporal-client-tls',
     '/secrets/postgres': 'postgres-role-sessions',
     '/secrets/ca': 'region-ca-cert',
-    '/secrets/slm': 'slm-api-key',
     '/secrets/kafka': 'kafka-user-orchestrator',
     '/secrets/policy': 'object-store-user-policy-reader',
     '/secrets/policy-key': 'policy-signing-public',
     '/tmp': 'scratch',
     '/var/cache/policy': 'scratch',
     '/var/run/secrets/somagent/identity': 'claim',
+    '/var/run/secrets/somagent/slm': 'claim',
   });
   const targets = region
     .find('NetworkPolicy', 'orchestrator')

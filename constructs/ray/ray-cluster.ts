@@ -3,7 +3,7 @@ import { k8s } from 'cdk8s-plus-33';
 import { Construct } from 'constructs';
 import { instanceName, objectLabels, selectorLabels } from '../core/labels.ts';
 import { type Environment, type Probes, podTemplate, type SecretMount } from '../core/pod.ts';
-import { PodNetwork } from '../core/pod-network.ts';
+import { type ApiServerAddress, PodNetwork } from '../core/pod-network.ts';
 import { bytesOf, type Resources } from '../core/quantity.ts';
 import { placeOf } from '../core/region-chart.ts';
 import type { SecretPlan } from '../core/secret-plan.ts';
@@ -52,6 +52,8 @@ export interface RayClusterProps {
   readonly env?: Environment;
   /** Secrets of every node. @default none */
   readonly secrets?: readonly SecretMount[];
+  /** Where the Kubernetes API is, for an application that verifies workloads with its keys. @default it verifies none */
+  readonly workloadKeys?: ApiServerAddress;
   /** Of the head. @default 250m and 1Gi promised, 1536Mi at most */
   readonly headResources?: Resources;
   /** Of each worker. @default 150m and 768Mi promised, 1280Mi at most */
@@ -83,6 +85,7 @@ export class RayCluster extends Construct {
     this.network = new PodNetwork(this, 'network', { ...this.#identity('cluster'), name: this.#instance });
     // Nodes choose the ports of their workers, stores and agents themselves.
     this.network.allowWithin();
+    if (props.workloadKeys !== undefined) this.network.allowToApiServer(props.workloadKeys);
     if (oneOf('renderer', props.renderer ?? 'pods', renderers) === 'kuberay') this.#renderOperator();
     else this.#renderPods();
   }
@@ -102,6 +105,7 @@ export class RayCluster extends Construct {
         ...this.#props.env,
       },
       secrets: this.#props.secrets ?? [],
+      verifiesWorkloads: this.#props.workloadKeys !== undefined,
       scratch: SCRATCH,
       terminationGraceSeconds: 40,
     };
@@ -199,6 +203,7 @@ export class RayCluster extends Construct {
     const head = { serve: this.#props.application.port, gcs: GCS, dashboard: DASHBOARD };
     const template = podTemplate({
       ...this.#node(),
+      ...(this.#props.workloadKeys !== undefined && { serviceAccount: this.network.serviceAccount() }),
       name: component,
       labels: { ...objectLabels(this, this.#identity(component)), ...this.network.podLabels },
       resources,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { environmentOf, image, mountsOf, slmOf, TestRegion } from '../testing.ts';
+import { DeploymentWorkload } from '../core/workload.ts';
+import { environmentOf, image, type Manifest, mountsOf, slmOf, TestRegion } from '../testing.ts';
 import { Slm } from './slm.ts';
 
 test('the Service is in front of the head, whichever renderer made it', () => {
@@ -15,15 +16,24 @@ test('the Service is in front of the head, whichever renderer made it', () => {
   }
 });
 
-test('the head has the model, the key and the certificate', () => {
+test('the head has the model, the certificate and no key', () => {
   const region = new TestRegion();
-  slmOf(region);
+  const slm = slmOf(region);
+  new DeploymentWorkload(region.chart('services'), 'worker', {
+    ...{ product: 'worker', instance: 'worker', component: 'server', name: 'worker', image: image('worker') },
+    resources: { cpu: '50m', memory: '64Mi' },
+    connections: [slm],
+    probes: { readiness: { scheme: 'http', port: 8081, path: '/readyz' } },
+  });
   const head = region.find('Deployment', 'slm-head');
   const env = environmentOf(head);
   assert.equal(env.SLM_MODEL_PATH, '/models/bundled.gguf');
   assert.equal(env.SLM_MODEL_NAME, 'soma-tiny');
-  assert.equal(env.SLM_API_KEY_FILE, '/secrets/slm-api-key/token');
-  assert.equal(mountsOf(head)['/secrets/slm-api-key'], 'slm-api-key');
+  assert.equal(env.SLM_API_KEY_FILE, undefined);
+  assert.equal(env.SLM_WORKLOAD_AUDIENCE, 'somagent-slm');
+  assert.equal(env.SLM_WORKLOAD_CALLERS, 'system:serviceaccount:north-services:worker');
+  const worker = region.find('Deployment', 'worker');
+  assert.equal(environmentOf(worker).SLM_TOKEN_FILE, '/var/run/secrets/somagent/slm/token');
   assert.equal(mountsOf(head)['/secrets/slm-tls'], 'slm-tls');
   assert.deepEqual(head.spec.template.spec.containers[0].readinessProbe.httpGet, {
     scheme: 'HTTPS',
@@ -38,4 +48,22 @@ test('a wrong number of slots says what to do', () => {
     () => new Slm(region.chart('runtime'), 'slm', { image: image('ray-slm'), plan: region.plan, slots: 65 }),
     { message: 'slots is 65; allowed: a whole number from 1 to 64. Use for instance 64.' },
   );
+});
+
+test('both renderers let it fetch the keys of the cluster, as an account of its own', () => {
+  for (const renderer of ['pods', 'kuberay'] as const) {
+    const region = new TestRegion();
+    new Slm(region.chart('runtime'), 'slm', { image: image('ray-slm'), plan: region.plan, renderer });
+    const pod =
+      renderer === 'pods'
+        ? region.find('Deployment', 'slm-head').spec.template.spec
+        : region.find('RayService', 'slm').spec.rayClusterConfig.headGroupSpec.template.spec;
+    assert.equal(pod.serviceAccountName, 'slm');
+    assert.equal(
+      pod.volumes.some(({ name }: Manifest) => name === 'token-kubernetes'),
+      true,
+    );
+    const ways = region.find('NetworkPolicy', 'slm').spec.egress.filter(({ to }: Manifest) => to[0].ipBlock);
+    assert.equal(ways.length, 1);
+  }
 });

@@ -1,20 +1,23 @@
 import { Construct } from 'constructs';
 import { instanceName } from '../core/labels.ts';
-import type { Endpoint, PodNetwork } from '../core/pod-network.ts';
+import { workloadAudience, workloadTokenPath } from '../core/pod.ts';
+import type { ApiServerAddress, Endpoint, PodNetwork } from '../core/pod-network.ts';
 import type { Resources } from '../core/quantity.ts';
 import { placeOf } from '../core/region-chart.ts';
-import type { SecretPlan, SecretRef } from '../core/secret-plan.ts';
+import type { SecretPlan } from '../core/secret-plan.ts';
 import { integerBetween } from '../core/validate.ts';
 import { type Connectable, type Connection, ServiceAddress } from '../core/workload.ts';
 import { RayCluster, type RayRenderer } from '../ray/ray-cluster.ts';
 
 const HTTPS = 8000;
+/** Name of the service in audiences and in the paths of tokens. */
+const TARGET = 'slm';
 
 /** Options of {@link Slm}. */
 export interface SlmProps {
   /** Image `somagent/ray-slm`. */
   readonly image: string;
-  /** Where the API key, the cluster's token and the certificate are asked for. */
+  /** Where the cluster's token and the certificate are asked for. */
   readonly plan: SecretPlan;
   /**
    * Name of the model in requests.
@@ -39,9 +42,14 @@ export interface SlmProps {
   readonly renderer?: RayRenderer;
   /** Of the head. @default those of {@link RayCluster} */
   readonly resources?: Resources;
+  /** Where the Kubernetes API is: callers are verified with its keys. @default anywhere, ports 443 and 6443 */
+  readonly apiServer?: ApiServerAddress;
 }
 
-/** The language model: Ray Serve in front of llama.cpp, with OpenAI's chat API over HTTPS and a bearer token. */
+/**
+ * The language model: Ray Serve in front of llama.cpp, with OpenAI's chat API over HTTPS. Who is wired to it shows its
+ * workload identity; there is no shared key.
+ */
 export class Slm extends Construct implements Connectable, Endpoint {
   /** DNS name within the cluster. */
   readonly host: string;
@@ -53,6 +61,7 @@ export class Slm extends Construct implements Connectable, Endpoint {
   readonly network: PodNetwork;
   readonly #instance: string;
   readonly #plan: SecretPlan;
+  readonly #callers = new Set<string>();
 
   constructor(scope: Construct, id: string, props: SlmProps) {
     super(scope, id);
@@ -74,25 +83,20 @@ export class Slm extends Construct implements Connectable, Endpoint {
     });
   }
 
-  /** Admits the client and gives it the address, the model's name, the API key and the authority. */
+  /** Admits the client, gives it address, authority and a token of its own, and puts it on the list of callers. */
   connect(client: PodNetwork): Connection {
     client.allowTo(this.network, [HTTPS]);
+    this.#callers.add(client.workloadSubject());
     return {
       env: {
         SLM_URL: this.url,
         SLM_MODEL: this.model,
-        SLM_API_KEY_FILE: '/secrets/slm/token',
+        SLM_TOKEN_FILE: workloadTokenPath(TARGET),
         SLM_CA_FILE: '/secrets/ca/ca.crt',
       },
-      secrets: [
-        { path: '/secrets/slm', secret: this.#apiKey(client.namespace) },
-        { path: '/secrets/ca', secret: this.#plan.authorityCertificate(client.namespace) },
-      ],
+      secrets: [{ path: '/secrets/ca', secret: this.#plan.authorityCertificate(client.namespace) }],
+      workloadTokens: [{ target: TARGET }],
     };
-  }
-
-  #apiKey(namespace: string): SecretRef {
-    return this.#plan.token(`${this.#instance}-api-key`, namespace);
   }
 
   #cluster(props: SlmProps, namespace: string): RayCluster {
@@ -114,12 +118,11 @@ export class Slm extends Construct implements Connectable, Endpoint {
         SLM_SLOTS: String(integerBetween('slots', props.slots ?? 4, 1, 64)),
         SLM_REPLICAS: String(integerBetween('replicas', props.replicas ?? 1, 1, 64)),
         SLM_TLS_DIR: '/secrets/slm-tls',
-        SLM_API_KEY_FILE: '/secrets/slm-api-key/token',
+        SLM_WORKLOAD_AUDIENCE: workloadAudience(TARGET),
+        SLM_WORKLOAD_CALLERS: { late: () => [...this.#callers].sort().join(',') },
       },
-      secrets: [
-        { path: '/secrets/slm-tls', secret: certificate },
-        { path: '/secrets/slm-api-key', secret: this.#apiKey(namespace) },
-      ],
+      secrets: [{ path: '/secrets/slm-tls', secret: certificate }],
+      workloadKeys: props.apiServer ?? {},
       application: {
         name: 'slm',
         importPath: 'somagent_slm.app:app',

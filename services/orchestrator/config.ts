@@ -26,7 +26,7 @@ export const workerSchema = z.object({
   ...health,
   SLM_URL: httpsUrl('the https address of the model endpoint, ending in /v1'),
   SLM_MODEL: text('the name of the model, e.g. soma-tiny'),
-  SLM_API_KEY_FILE: text('the file with the API key of the model endpoint'),
+  SLM_TOKEN_FILE: text('the file with the token by which this worker shows the model endpoint who it is'),
   SLM_CA_FILE: text('the PEM file of the authority that signed the certificate of the model endpoint'),
   SLM_MAX_TOKENS: count('the most tokens of one answer').default(256),
   HISTORY_TURNS: count('how many earlier turns the model is shown').default(6),

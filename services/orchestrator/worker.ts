@@ -126,7 +126,7 @@ const modelOf = (config: WorkerConfig): Model =>
   new Model({
     url: config.SLM_URL,
     model: config.SLM_MODEL,
-    apiKeyFile: config.SLM_API_KEY_FILE,
+    apiKeyFile: config.SLM_TOKEN_FILE,
     caFile: config.SLM_CA_FILE,
     maxTokens: config.SLM_MAX_TOKENS,
   });

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from somagent_slm.auth import BearerToken
+from somagent_slm.auth import admission
 from somagent_slm.engine import Chunk, Engine
 from somagent_slm.errors import ApiError
 from somagent_slm.metrics import Metrics
@@ -33,7 +33,7 @@ class Api:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self._settings = settings
         self._engine = engine
-        self._token = BearerToken(settings.api_key_file)
+        self._admission = admission(settings)
         self._metrics = Metrics()
         self._created = int(time.time())
         self._health_lock = asyncio.Lock()
@@ -50,7 +50,8 @@ class Api:
     def _guard(self, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:
             try:
-                if not self._token.accepts(request.headers.get("authorization")):
+                # In a thread: the keys of the cluster may have to be fetched, and streams must not wait for that.
+                if not await asyncio.to_thread(self._admission.accepts, request.headers.get("authorization")):
                     raise ApiError(
                         401,
                         "the bearer token is absent or wrong; send `Authorization: Bearer <token>`",

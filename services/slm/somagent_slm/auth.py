@@ -1,12 +1,40 @@
-"""Bearer authentication against a token in a file, compared in constant time."""
+"""Who may ask: the holder of a token in a file, or a pod of the cluster that shows its workload identity."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+import ssl
+import urllib.request
 from pathlib import Path
+from typing import Any, Protocol
 
-from somagent_slm.settings import SHORTEST_TOKEN, SettingsError
+import jwt
+
+from somagent_slm.errors import ApiError
+from somagent_slm.settings import SHORTEST_TOKEN, Settings, SettingsError, Workloads
+
+# Asymmetric only: with HS256 a public key would pass as the secret.
+ALGORITHMS = ["RS256", "ES256", "ES384", "ES512"]
+CLOCK_SKEW_SECONDS = 5
+FETCH_SECONDS = 3
+KEYS_SECONDS = 300
+
+
+class Admission(Protocol):
+    """Decides about the `Authorization` header of a request. It may ask the API server, so it may block for seconds."""
+
+    def accepts(self, header: str | None) -> bool: ...
+
+
+def admission(settings: Settings) -> Admission:
+    """The one way of admission that the settings name."""
+    if settings.workloads is not None:
+        return WorkloadTokens(settings.workloads)
+    if settings.api_key_file is not None:
+        return BearerToken(settings.api_key_file)
+    raise SettingsError("neither SLM_WORKLOAD_AUDIENCE nor SLM_API_KEY_FILE is set; set one")
 
 
 class BearerToken:
@@ -36,6 +64,77 @@ class BearerToken:
                 f"the token in {self._path} has {len(token)} characters; write at least {SHORTEST_TOKEN} random ones"
             )
         self._stamp, self._digest = stamp, _digest(token)
+
+
+class WorkloadTokens:
+    """Accepts projected ServiceAccount tokens of listed pods, verified with the keys of the cluster.
+
+    Source: https://kubernetes.io/docs/concepts/security/service-accounts/#authenticating-credentials
+    """
+
+    def __init__(self, workloads: Workloads) -> None:
+        self._workloads = workloads
+        self._issuer: str | None = None
+        self._keys = _ClusterKeys(workloads)
+
+    def accepts(self, header: str | None) -> bool:
+        """Whether the header carries a good token. Raises ApiError 503 while the keys can't be fetched."""
+        scheme, _, token = (header or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            return False
+        try:
+            self._issuer = self._issuer or self._keys.issuer()
+            # With the key goes its algorithm: a token that names another one is refused.
+            claims = self._verify(token, self._keys.get_signing_key_from_jwt(token))
+        except (jwt.PyJWKClientConnectionError, jwt.PyJWKSetError, OSError) as error:
+            raise ApiError(
+                503, "the keys of the cluster cannot be fetched; try again", kind="server_error", code="keys_unavailable"
+            ) from error
+        except (jwt.PyJWTError, ValueError):
+            return False
+        return claims["sub"] in self._workloads.callers
+
+    def _verify(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
+        return jwt.decode(
+            token,
+            key,
+            algorithms=ALGORITHMS,
+            audience=self._workloads.audience,
+            issuer=self._issuer,
+            leeway=CLOCK_SKEW_SECONDS,
+            options={"require": ["exp", "iat", "sub", "aud", "iss"]},
+        )
+
+
+class _ClusterKeys(jwt.PyJWKClient):
+    """The keys of the API server, which it shows to ServiceAccounts only."""
+
+    def __init__(self, workloads: Workloads) -> None:
+        self._base = workloads.kubernetes_url
+        self._directory = workloads.kubernetes_directory
+        self._context = ssl.create_default_context(cafile=str(self._directory / "ca.crt"))
+        super().__init__(
+            f"{self._base}/openid/v1/jwks", lifespan=KEYS_SECONDS, timeout=FETCH_SECONDS, ssl_context=self._context
+        )
+
+    def issuer(self) -> str:
+        """What tokens of this cluster name as their issuer."""
+        request = urllib.request.Request(  # noqa: S310 - an https address, checked by the settings
+            f"{self._base}/.well-known/openid-configuration", headers=self._authorization()
+        )
+        with urllib.request.urlopen(request, timeout=FETCH_SECONDS, context=self._context) as response:  # noqa: S310
+            try:
+                return str(json.load(response)["issuer"])
+            except (KeyError, ValueError) as error:
+                raise OSError("the API server describes no issuer") from error
+
+    def fetch_data(self) -> Any:
+        self.headers = self._authorization()
+        return super().fetch_data()
+
+    def _authorization(self) -> dict[str, str]:
+        # The kubelet renews the token: it is read for each use.
+        return {"Authorization": f"Bearer {(self._directory / 'token').read_text().strip()}"}
 
 
 def _digest(token: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +16,31 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True)
+class Workloads:
+    """Which pods of the cluster are admitted: those with a token for `audience` whose subject is among `callers`.
+
+    `kubernetes_directory` has this pod's own `token` for the API server at `kubernetes_url`, and its `ca.crt`.
+    """
+
+    audience: str
+    callers: frozenset[str]
+    kubernetes_url: str
+    kubernetes_directory: Path
+
+
+@dataclass(frozen=True)
 class Settings:
     """What the service runs with.
 
-    `context` is the number of tokens of one conversation (0: what the model was trained for); `slots` is how many
+    Callers are admitted by workload identity (`workloads`) in a cluster, or by the token in `api_key_file` outside of one:
+    one of the two is set, never both. `context` is the number of tokens of one conversation (0: what the model was trained for); `slots` is how many
     conversations are generated at once by one replica; `queue` is how many more may wait before callers get 429.
     """
 
     model_path: Path
     model_name: str
-    api_key_file: Path
+    api_key_file: Path | None
+    workloads: Workloads | None
     tls_directory: Path
     host: str
     port: int
@@ -39,10 +55,12 @@ class Settings:
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Reads `SLM_*`. Raises SettingsError on the first variable that can't be used."""
+    workloads = _workloads(environment)
     return Settings(
         model_path=_path(environment, "SLM_MODEL_PATH", "a GGUF file or a model directory"),
         model_name=environment.get("SLM_MODEL_NAME", "soma-tiny"),
-        api_key_file=_path(environment, "SLM_API_KEY_FILE", "a file that holds the bearer token"),
+        api_key_file=_api_key_file(environment, workloads),
+        workloads=workloads,
         tls_directory=_path(environment, "SLM_TLS_DIR", "a directory with tls.crt and tls.key"),
         host=environment.get("SLM_HOST", "0.0.0.0"),  # noqa: S104 - a pod's own addresses; the policy admits peers
         port=_number(environment, "SLM_PORT", 8000, 1, 65535),
@@ -54,6 +72,39 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         body_limit=_number(environment, "SLM_BODY_LIMIT", 262_144, 1024, 67_108_864),
         drain_seconds=_number(environment, "SLM_DRAIN_SECONDS", 20, 0, 600),
     )
+
+
+def _workloads(environment: Mapping[str, str]) -> Workloads | None:
+    audience, callers = environment.get("SLM_WORKLOAD_AUDIENCE", ""), environment.get("SLM_WORKLOAD_CALLERS", "")
+    if not audience and not callers:
+        return None
+    for name, value in (("SLM_WORKLOAD_AUDIENCE", audience), ("SLM_WORKLOAD_CALLERS", callers)):
+        if not value:
+            raise SettingsError(f"{name} is not set; workload identity needs both an audience and a list of callers")
+    subjects = frozenset(caller.strip() for caller in callers.split(","))
+    for subject in subjects:
+        if not re.fullmatch(r"system:serviceaccount:[a-z0-9-]+:[a-z0-9.-]+", subject):
+            raise SettingsError(
+                f"SLM_WORKLOAD_CALLERS={callers} is not usable; set it to system:serviceaccount:<namespace>:<name>,…"
+            )
+    url = environment.get("SLM_KUBERNETES_URL", "https://kubernetes.default.svc").rstrip("/")
+    if not url.startswith("https://"):
+        raise SettingsError(f"SLM_KUBERNETES_URL={url} is not usable; set it to the https address of the API server")
+    directory = {"SLM_KUBERNETES_DIR": "/var/run/secrets/somagent/kubernetes", **environment}
+    return Workloads(
+        audience=audience,
+        callers=subjects,
+        kubernetes_url=url,
+        kubernetes_directory=_path(directory, "SLM_KUBERNETES_DIR", "a directory with token and ca.crt"),
+    )
+
+
+def _api_key_file(environment: Mapping[str, str], workloads: Workloads | None) -> Path | None:
+    if workloads is None:
+        return _path(environment, "SLM_API_KEY_FILE", "a file that holds the bearer token")
+    if environment.get("SLM_API_KEY_FILE"):
+        raise SettingsError("SLM_API_KEY_FILE and SLM_WORKLOAD_AUDIENCE are both set; leave the key out: pods need none")
+    return None
 
 
 def _path(environment: Mapping[str, str], name: str, what: str) -> Path:
