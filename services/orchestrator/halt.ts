@@ -65,6 +65,11 @@ export class HaltSwitch {
     return this.#running.size;
   }
 
+  /** Turns of a tenant that wait for the end of a halt. */
+  waiting(tenant: string): number {
+    return this.#waiting.get(tenant)?.size ?? 0;
+  }
+
   /** Why work must not begin; undefined when it may. */
   reasonAgainst({ tenant, subject }: Worker): StopReason | undefined {
     if (this.#options.control.halted(tenant)) return 'halted';
