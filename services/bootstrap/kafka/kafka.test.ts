@@ -59,6 +59,15 @@ const apply = (changes: Partial<KafkaPlan> = {}, secrets: readonly Credentials[]
 const asAdmin = <T>(work: (admin: Admin) => Promise<T>): Promise<T> => withAdmin(brokers, kafka.admin, work);
 const nothing = { created: 0, repaired: 0, removed: 0 };
 
+/** Each broker applies a changed credential a moment after the controller has acknowledged it. */
+async function becomes(user: Credentials, admitted: boolean): Promise<void> {
+  for (const address of brokers.addresses) {
+    const one = { ...brokers, addresses: [address] };
+    const attempt = async () => assert.equal(await canSignIn(one, user), admitted, `${user.username} at ${address}`);
+    await waitFor({ name: 'the credential', address, fix: '' }, attempt, { seconds: 20 });
+  }
+}
+
 /** The error that the brokers give to a user, by Kafka's own name. */
 async function refusal(attempt: Promise<unknown>): Promise<string> {
   const error: unknown = await attempt.then(
@@ -110,9 +119,9 @@ describe('a plan', () => {
   test('removes a user that nobody declared', async () => {
     const intruder = { username: 'intruder', password: 'the-password-of-an-intruder' };
     await apply({ users: [...plan().users, { name: 'intruder' }] }, [...users, intruder]);
-    assert.equal(await canSignIn(brokers, intruder), true);
+    await becomes(intruder, true);
     assert.deepEqual(await apply(), { ...nothing, removed: 1, unchanged: 7 });
-    assert.equal(await canSignIn(brokers, intruder), false);
+    await becomes(intruder, false);
   });
 
   test('repairs exactly the settings and rules that differ', async () => {
@@ -145,9 +154,10 @@ describe('a plan', () => {
     const rotated = { username: 'writer', password: 'another-password-of-the-writer' };
     const counts = await apply({}, [rotated, reader]);
     assert.deepEqual(counts, { created: 0, repaired: 1, removed: 0, unchanged: 6 });
-    assert.equal(await canSignIn(brokers, writer), false);
-    assert.equal(await canSignIn(brokers, rotated), true);
+    await becomes(writer, false);
+    await becomes(rotated, true);
     await apply();
+    await becomes(writer, true);
   });
 
   test('may add partitions and never takes any away; then nothing at all is done', async () => {
