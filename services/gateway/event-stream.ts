@@ -1,3 +1,4 @@
+import { type FollowedControlState, followStanding, type GovernedEnv } from '@somagent/governance';
 import { type Logger, messageOf } from '@somagent/kit';
 import type { EventType } from '@somagent/orchestrator/contract.ts';
 import type { Context } from 'hono';
@@ -10,6 +11,8 @@ export interface StreamSources {
   readonly reader: SessionReader;
   readonly hub: EventHub;
   readonly log: Logger;
+  /** Tells when a caller is suspended or revoked: then the stream ends. */
+  readonly control: FollowedControlState;
   /** Aborts when the pod shuts down: streams then ask their clients to come again. */
   readonly draining: AbortSignal;
 }
@@ -33,11 +36,12 @@ const heartbeat = 15_000;
 const page = 200;
 
 /** Answers with the events of a session as server-sent events; the id of each is its number. */
-export function eventStream(context: Context, sources: StreamSources, request: StreamRequest): Response {
+export function eventStream(context: Context<GovernedEnv>, sources: StreamSources, request: StreamRequest): Response {
   const response = streamSSE(context, async (stream) => {
     const gone = new AbortController();
     stream.onAbort(() => gone.abort());
-    const signal = AbortSignal.any([gone.signal, sources.draining]);
+    const standing = followStanding(sources.control, context.get('caller'));
+    const signal = AbortSignal.any([gone.signal, sources.draining, standing.signal]);
     const subscription = sources.hub.subscribe(request.tenant, request.sessionId);
     try {
       const ended = await follow(stream, sources, request, signal, (timeout) => subscription.next(timeout, signal));
@@ -48,6 +52,7 @@ export function eventStream(context: Context, sources: StreamSources, request: S
       sources.log.warn({ tenant, sessionId, reason: messageOf(error) }, 'a stream was cut');
       await comeAgain(stream);
     } finally {
+      standing.release();
       subscription.close();
     }
   });

@@ -76,7 +76,7 @@ function createApp(config: GatewayConfig, open: Connections, draining: AbortSign
     service,
     title: 'SomaGent gateway',
     routes,
-    handlers: createHandlers({ reader, hub, log, draining, relations, sessions }),
+    handlers: createHandlers({ reader, hub, log, draining, control, relations, sessions }),
     authentication: { tokens, apiKeys },
     control,
     policy,

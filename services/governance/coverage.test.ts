@@ -42,7 +42,13 @@ function governed() {
     authentication: {
       tokens: new TokenVerifier({ keys: createLocalJWKSet({ keys: [] }), rules: { issuer: 'x', audience: 'x' } }),
     },
-    control: { ready: true, halted: unreached, suspended: unreached, revoked: unreached, training: unreached },
+    control: {
+      ready: true,
+      halted: unreached,
+      suspended: unreached,
+      revoked: unreached,
+      training: unreached,
+    },
     quota: { take: unreached },
     relations: { check: unreached },
     policy: { ready: true, revision: null, evaluate: unreached },

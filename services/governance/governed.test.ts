@@ -26,6 +26,7 @@ import { TokenVerifier } from './authentication.ts';
 import type { VerdictRecord } from './neighbours.ts';
 import { body, commonResponses, declareRoute, json, openApiRoute } from './route.ts';
 import { type GovernedServer, serveGoverned } from './server.ts';
+import { followStanding, type Standing } from './standing.ts';
 
 const rules = { issuer, audience: 'somagent-gateway' };
 const log = createLogger({ service: 'test', level: 'silent' });
@@ -262,11 +263,21 @@ describe('a governed server and its neighbours', {
 
   it('refuses a suspended person, and the whole of a suspended tenant', async () => {
     const [owner, mate] = [await sign(people.owner), await sign(people.mate)];
+    const [marys, mikes] = [people.owner, people.mate].map(({ sub, tenant, roles, teams }) =>
+      followStanding(control, {
+        ...{ kind: 'user', tenant, subject: sub, roles, teams },
+        ...{ client: null, scopes: null, revocable: {} },
+      }),
+    ) as [Standing, Standing];
     await operate('/v1/tenants/acme/users/mary/suspend', { reason: 'of this test' });
     await becomes(403, 'read', owner);
+    await until(() => marys.signal.aborted, 'an open answer to mary is told');
+    assert.equal(mikes.signal.aborted, false);
     assert.equal((await ask('read', mate))[0], 200);
     await operate('/v1/tenants/acme/suspend', { reason: 'of this test' });
     await becomes(403, 'read', mate);
+    await until(() => mikes.signal.aborted, 'an open answer to mike is told');
+    for (const standing of [marys, mikes]) standing.release();
     assert.deepEqual(await ask('read', mate), [403, 'suspended', 'soma.governance.suspended']);
     await operate('/v1/tenants/acme/restore', { reason: 'of this test' });
     await operate('/v1/tenants/acme/users/mary/restore', { reason: 'of this test' });

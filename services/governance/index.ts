@@ -28,6 +28,7 @@ export { bodyLimitBytes, type GovernanceOptions } from './govern.ts';
 export { IssuerKeys, type IssuerKeysOptions } from './issuer-keys.ts';
 export type {
   ControlState,
+  FollowedControlState,
   LimitReached,
   PolicyEngine,
   PolicyInput,
@@ -55,4 +56,5 @@ export {
 } from './route.ts';
 export type { ListedRoute } from './route-list.ts';
 export { type GovernedServer, type ServeOptions, serveGoverned } from './server.ts';
+export { followStanding, type Standing } from './standing.ts';
 export { KafkaVerdictSink, type VerdictEvent, type VerdictSinkOptions, verdictEvent } from './verdict-sink.ts';

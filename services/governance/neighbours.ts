@@ -69,6 +69,12 @@ export interface ControlState {
   training(tenant: string): 'locked' | 'unlocked';
 }
 
+/** A control state that tells of its changes, for answers that last. */
+export interface FollowedControlState extends ControlState {
+  /** Calls the listener after each change. @returns ends it */
+  onChange(listener: () => void): () => void;
+}
+
 /** A refusal for the sake of a limit. */
 export interface LimitReached {
   /** Which limit, in words. */

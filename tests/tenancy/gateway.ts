@@ -197,6 +197,8 @@ export class Loopback {
         hub: this.#hub,
         log: this.#log,
         draining: draining.signal,
+        control: this.#control,
+        control: this.#control,
         relations: checker,
         sessions,
       }),
