@@ -3,8 +3,8 @@ import {
   ControlView,
   connectionSettings,
   type Logger,
-  messageOf,
   type PostgresConfig,
+  reasonOf,
 } from '@somagent/kit';
 import { sql } from 'kysely';
 import pg from 'pg';
@@ -67,7 +67,7 @@ export class ControlFeed {
       this.#client = await this.#connect();
       await this.#refresh();
     } catch (error) {
-      log.warn({ reason: messageOf(error) }, 'the control state cannot be read');
+      log.warn({ reason: reasonOf(error) }, 'the control state cannot be read');
       void this.#client?.end().catch(() => undefined);
       this.#client = undefined;
     }
@@ -85,7 +85,7 @@ export class ControlFeed {
   /** Reads the state now. Never rejects: what can't be read is read again later, and is stale until then. */
   async refresh(): Promise<void> {
     await this.#refresh().catch((error: unknown) =>
-      this.#options.log.warn({ reason: messageOf(error) }, 'the control state cannot be read'),
+      this.#options.log.warn({ reason: reasonOf(error) }, 'the control state cannot be read'),
     );
   }
 
@@ -142,7 +142,7 @@ export class ControlFeed {
   }
 
   #lost(error: unknown): void {
-    this.#options.log.warn({ reason: messageOf(error) }, 'the control state cannot be confirmed');
+    this.#options.log.warn({ reason: reasonOf(error) }, 'the control state cannot be confirmed');
     const client = this.#client;
     this.#client = undefined;
     void client?.end().catch(() => undefined);

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { Problem } from '@somagent/governance';
-import { type Logger, messageOf } from '@somagent/kit';
+import { type Logger, reasonOf } from '@somagent/kit';
 import type { Accounts, AccountView } from './accounts.ts';
 import type { AccountKind } from './database.ts';
 import type { Keycloak } from './keycloak.ts';
@@ -89,7 +89,7 @@ export class Directory {
    */
   follow(filter: { readonly tenant?: string; readonly id?: string }): void {
     void this.#follow(filter).catch((error: unknown) =>
-      this.#log.warn({ ...filter, reason: messageOf(error) }, 'Keycloak does not know of the suspension yet'),
+      this.#log.warn({ ...filter, reason: reasonOf(error) }, 'Keycloak does not know of the suspension yet'),
     );
   }
 

@@ -2,7 +2,7 @@ import KeycloakAdminClient from '@keycloak/keycloak-admin-client';
 import type GroupRepresentation from '@keycloak/keycloak-admin-client/lib/defs/groupRepresentation.js';
 import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/userRepresentation.js';
 import { Problem } from '@somagent/governance';
-import { messageOf } from '@somagent/kit';
+import { reasonOf } from '@somagent/kit';
 import type { AccountKind } from './database.ts';
 import { problems } from './problems.ts';
 
@@ -217,7 +217,7 @@ export class Keycloak {
       if (error instanceof Problem) throw error;
       // The token may be the reason: the next call signs in anew.
       this.#signedInAt = Number.NEGATIVE_INFINITY;
-      throw new Problem(problems.keycloakAway, `Keycloak did not do it (${messageOf(error)}): try again`, {
+      throw new Problem(problems.keycloakAway, `Keycloak did not do it (${reasonOf(error)}): try again`, {
         'retry-after': '5',
       });
     }

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
 import { z } from 'zod';
 import { httpsUrl, text } from './config.ts';
-import { type Logger, messageOf } from './log.ts';
+import { type Logger, reasonOf } from './log.ts';
 import { fetchTrusting } from './tls.ts';
 import { workloadToken, workloadTokenPath } from './workload.ts';
 
@@ -201,7 +201,7 @@ export class ControlState {
     let pause = shortestPause;
     while (!this.#stopped.signal.aborted) {
       const heardBefore = this.#heardAt;
-      const reason = await this.#read().then(() => 'the feed ended', messageOf);
+      const reason = await this.#read().then(() => 'the feed ended', reasonOf);
       if (this.#stopped.signal.aborted) return;
       // One that was heard has been there: only silence makes the pauses longer.
       pause = this.#heardAt === heardBefore ? Math.min(pause * 2, this.#options.longestPause ?? 1000) : shortestPause;

@@ -21,7 +21,7 @@ export {
 } from './kafka.ts';
 export { type ConsumerOptions, type IncomingMessage, KafkaConsumer } from './kafka-consumer.ts';
 export { KafkaProducer, type ProducerOptions } from './kafka-producer.ts';
-export { asTenant, createLogger, type Logger, type LoggerOptions, messageOf } from './log.ts';
+export { asTenant, createLogger, type Logger, type LoggerOptions, messageOf, reasonOf } from './log.ts';
 export { appendEvents, OutboxError, type OutboxEvent, outboxInsert, outboxMigration } from './outbox.ts';
 export { type Backlog, OutboxRelay, type OutboxRelayOptions, type RelayStatus } from './outbox-relay.ts';
 export { connectionSettings, createPool, type PostgresConfig, postgresVariables } from './postgres.ts';

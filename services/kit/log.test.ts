@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { asTenant, createLogger } from './log.ts';
+import { asTenant, createLogger, reasonOf } from './log.ts';
 
 test('writes JSON lines with the service, and no credential at any depth', () => {
   const lines: string[] = [];
@@ -34,4 +34,12 @@ test('every line names its tenant, once', async () => {
     ['platform', 'acme', 'globex', 'acme', 'platform'],
   );
   assert.ok(lines.every((line) => line.split('"tenant"').length === 2));
+});
+
+test('tells the reason behind an error that only wraps it', () => {
+  const refused = new Error('connect ECONNREFUSED 127.0.0.1:1');
+  assert.equal(reasonOf(new TypeError('fetch failed', { cause: refused })), refused.message);
+  assert.equal(reasonOf(new TypeError('fetch failed', { cause: new AggregateError([refused]) })), refused.message);
+  assert.equal(reasonOf(refused), refused.message);
+  assert.equal(reasonOf('text'), 'text');
 });

@@ -25,6 +25,9 @@ export interface LoggerOptions {
   readonly destination?: DestinationStream;
 }
 
+/** Lines go out together, after 100 ms at the latest; on exit the rest is written before the process ends. */
+const batched = { sync: false, minLength: 4096, periodicFlush: 100 } as const;
+
 /** A logger of JSON lines with ISO time, each with a tenant or `platform`; fields that carry credentials are replaced by `[redacted]`. */
 export function createLogger(options: LoggerOptions): Logger {
   const settings = {
@@ -36,9 +39,14 @@ export function createLogger(options: LoggerOptions): Logger {
     formatters: { level: (label: string) => ({ level: label }) },
     redact: { paths: redacted, censor: '[redacted]' },
   };
-  // Lines that come while one is written go out together; on exit the rest is written before the process ends.
-  return pino(settings, options.destination ?? pino.destination({ sync: false }));
+  return pino(settings, options.destination ?? pino.destination(batched));
 }
 
 /** The message of whatever was thrown. */
 export const messageOf = (thrown: unknown): string => (thrown instanceof Error ? thrown.message : String(thrown));
+
+/** Why something failed, down to its root: `fetch` itself only says that it failed. */
+export function reasonOf(thrown: unknown): string {
+  if (thrown instanceof AggregateError && thrown.errors.length > 0) return reasonOf(thrown.errors[0]);
+  return thrown instanceof Error && thrown.cause !== undefined ? reasonOf(thrown.cause) : messageOf(thrown);
+}

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { createRemoteJWKSet, customFetch, errors, jwtVerify, type RemoteJWKSet } from 'jose';
 import { z } from 'zod';
 import { httpsUrl, text } from './config.ts';
-import { type Logger, messageOf } from './log.ts';
+import { type Logger, reasonOf } from './log.ts';
 import { fetchTrusting } from './tls.ts';
 
 /** The token by which this pod says who it is. The kubelet renews it: read it for each use. */
@@ -112,7 +112,7 @@ export class WorkloadVerifier {
     try {
       await this.#refresh();
     } catch (error) {
-      log.warn({ url, reason: messageOf(error), known: this.known }, 'the keys of the cluster cannot be fetched');
+      log.warn({ url, reason: reasonOf(error), known: this.known }, 'the keys of the cluster cannot be fetched');
     }
     if (this.#stopped) return;
     this.#timer = setTimeout(() => void this.start(), this.known ? interval : 1000);
@@ -208,5 +208,5 @@ function refusalOf(error: unknown): Error {
   if (error instanceof errors.JWKSNoMatchingKey) return new WorkloadRefused('its key is unknown');
   // jose has no class of its own for an answer that is no key set.
   const away = !(error instanceof errors.JOSEError) || ['ERR_JWKS_TIMEOUT', 'ERR_JOSE_GENERIC'].includes(error.code);
-  return away ? new WorkloadKeysUnavailable(messageOf(error)) : new WorkloadRefused('it is not a signed JWT');
+  return away ? new WorkloadKeysUnavailable(reasonOf(error)) : new WorkloadRefused('it is not a signed JWT');
 }
