@@ -120,7 +120,7 @@ describe('the policy engine', { skip }, () => {
     await assert.rejects(subject.check(), /no policy bundle: .*current\.json/);
     await publishes(corpus);
     await subject.refresh();
-    await subject.check();
+    assert.equal(await subject.check(), `revision ${revisionOf(corpus).slice(0, 12)}`);
     assert.equal(rule(subject), allowed);
   });
 
@@ -285,6 +285,10 @@ describe('the policy engine', { skip }, () => {
     const seconds = (performance.now() - planted) / 1000;
     assert.ok(seconds < 5, `seen after ${seconds.toFixed(1)} s`);
     assert.deepEqual([seen[0]?.running, seen[0]?.published], [revisionOf(corpus), revision]);
+    assert.match(
+      await subject.check(),
+      /^revision [0-9a-f]{12}, drift: the signature is by no key that is trusted here$/,
+    );
     await subject.refresh();
     await publishes(corpus);
     await ended;

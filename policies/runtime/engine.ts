@@ -102,9 +102,12 @@ export class PolicyEngine {
     }
   }
 
-  /** A check for the readiness probe: rejects without a bundle. Drift does not take the pod away; it is in {@link detail}. */
-  check = async (): Promise<void> => {
-    if (this.#loaded !== undefined) return;
+  /**
+   * A check for the readiness probe: rejects without a bundle, else resolves to {@link detail}. Drift is said there and
+   * does not take the pod away: it decides by the last good bundle.
+   */
+  check = async (): Promise<string> => {
+    if (this.#loaded !== undefined) return this.detail();
     throw new Error(`no policy bundle: ${this.#drift?.reason ?? 'none was looked for yet'}`);
   };
 

@@ -18,6 +18,14 @@ test('is ready only when every check passes, and says which one does not', async
   assert.deepEqual(await health.readiness(), { ready: false, checks: { postgres: 'connection refused' } });
 });
 
+test('shows what a dependency that answers has to say', async () => {
+  const health = new HealthServer({ port: 1, checks: { policy: async () => 'revision abc, drift: not signed' } });
+  assert.deepEqual(await health.readiness(), {
+    ready: true,
+    checks: { policy: 'ok: revision abc, drift: not signed' },
+  });
+});
+
 test('a check that hangs counts as a failure after its time', async () => {
   const health = new HealthServer({ port: 1, timeout: 10, checks: { temporal: () => new Promise(() => {}) } });
   assert.deepEqual(await health.readiness(), { ready: false, checks: { temporal: 'no answer within 10 ms' } });

@@ -1,8 +1,8 @@
 import { createServer, type Server } from 'node:http';
 import { messageOf } from './log.ts';
 
-/** Resolves when a dependency answers; rejects with the reason when it does not. */
-export type Check = () => Promise<void>;
+/** Resolves when a dependency answers, if to a text then with what is to be known; rejects with the reason if not. */
+export type Check = () => Promise<unknown>;
 
 /** Options of {@link startHealthServer}. */
 export interface HealthOptions {
@@ -19,7 +19,7 @@ export interface HealthOptions {
 /** The verdict of `/readyz`. */
 export interface Readiness {
   readonly ready: boolean;
-  /** `ok`, or why not, by name of the check. */
+  /** `ok`, `ok: ` and what is to be known, or why not, by name of the check. */
   readonly checks: Readonly<Record<string, string>>;
 }
 
@@ -49,7 +49,8 @@ export class HealthServer {
     const entries = await Promise.all(
       Object.entries(this.#options.checks).map(async ([name, check]) => [name, await verdict(check, timeout)] as const),
     );
-    return { ready: entries.every(([, state]) => state === 'ok'), checks: Object.fromEntries(entries) };
+    const ready = entries.every(([, { answers }]) => answers);
+    return { ready, checks: Object.fromEntries(entries.map(([name, { state }]) => [name, state])) };
   }
 
   /** From now on not ready, so that no new traffic is sent here. */
@@ -70,14 +71,14 @@ export class HealthServer {
   }
 }
 
-async function verdict(check: Check, timeout: number): Promise<string> {
+async function verdict(check: Check, timeout: number): Promise<{ readonly answers: boolean; readonly state: string }> {
   const { promise: late, reject } = Promise.withResolvers<never>();
   const timer = setTimeout(() => reject(new Error(`no answer within ${timeout} ms`)), timeout);
   try {
-    await Promise.race([check(), late]);
-    return 'ok';
+    const detail = await Promise.race([check(), late]);
+    return { answers: true, state: typeof detail === 'string' ? `ok: ${detail}` : 'ok' };
   } catch (error) {
-    return messageOf(error);
+    return { answers: false, state: messageOf(error) };
   } finally {
     clearTimeout(timer);
   }
