@@ -10,7 +10,7 @@ export interface Standing {
 }
 
 /** Whether a caller has lost the right to any answer: revoked, or suspended. */
-export const hasLostStanding = (control: ControlState, { tenant, subject, revocable }: Caller): boolean =>
+const hasLostStanding = (control: ControlState, { tenant, subject, revocable }: Caller): boolean =>
   control.revoked(revocable) || control.suspended(tenant, subject) !== null;
 
 /** Follows a caller's standing: a stream that was allowed once must end when the caller may not ask for it any more. */

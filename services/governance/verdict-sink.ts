@@ -41,7 +41,7 @@ export interface VerdictSinkOptions {
   readonly capacity?: number;
   /** The most verdicts of one request to Kafka. @default 500 */
   readonly batch?: number;
-  /** Verdicts of so many milliseconds travel together; what a killed process loses is at most this and one batch. @default 10 */
+  /** Verdicts of so many milliseconds travel together; what a killed process loses is at most this and one batch. @default 25 */
   readonly linger?: number;
   /** Time after which Kafka counts as away and the outbox is used, milliseconds. @default 2000 */
   readonly patience?: number;
@@ -62,7 +62,7 @@ export class KafkaVerdictSink implements VerdictSink {
   #delivered = { kafka: 0, outbox: 0 };
 
   constructor(options: VerdictSinkOptions) {
-    this.#options = { capacity: 20_000, batch: 500, linger: 10, patience: 2000, pause: 1000, ...options };
+    this.#options = { capacity: 20_000, batch: 500, linger: 25, patience: 2000, pause: 1000, ...options };
   }
 
   get accepting(): boolean {
