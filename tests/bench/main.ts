@@ -9,6 +9,7 @@ const root = join(import.meta.dirname, '..', '..');
 
 const benchmarks = [
   { title: 'Turns of sessions', file: 'tests/bench/session.ts' },
+  { title: 'Audit log', file: 'tests/bench/audit.ts' },
   { title: 'A governed request', file: 'tests/bench/governed.ts' },
   { title: 'Memory of the platform', file: 'tests/bench/memory.ts' },
   { title: 'Bridge and render 2,000 objects', file: 'components/bridge/benchmark.ts' },
