@@ -52,9 +52,6 @@ function identity({ nodes, dataFolder }: ServerSettings) {
     'node.id': '@NODE_ID@',
     'controller.quorum.voters': voters.join(','),
     'log.dirs': dataFolder,
-    // A node that dies without a word is noticed after this time, in milliseconds; 9 s is Kafka's own.
-    'broker.session.timeout.ms': 6000,
-    'broker.heartbeat.interval.ms': 1000,
   };
 }
 
