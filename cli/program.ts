@@ -9,6 +9,7 @@ import { LoginStore } from './login-store.ts';
 import { showLogs } from './logs.ts';
 import { readOutputs } from './outputs.ts';
 import { downSteps, runSteps, statusSteps, upSteps } from './platform.ts';
+import { showPolicy } from './policy.ts';
 import { positive } from './positive.ts';
 import {
   askTurn,
@@ -63,6 +64,10 @@ export function createProgram(context: ProgramContext): Command {
 class Surroundings {
   readonly options: GlobalOptions;
   readonly #context: ProgramContext;
+
+  get write(): (text: string) => void {
+    return this.#context.write;
+  }
 
   constructor(program: Command, context: ProgramContext) {
     this.options = program.opts<GlobalOptions>();
@@ -244,5 +249,22 @@ function addGovernanceCommands(program: Command, make: Make): void {
       // It brings the schemas of the routes with it.
       const { coverage } = await import('./coverage.ts');
       await coverage({ ...surroundings.why(options), cluster: () => surroundings.cluster() });
+    });
+  const policy = program.command('policy').description('which policy decides, and whom another one would touch');
+  policy
+    .command('status')
+    .description('show the revision that each pod decides by; fails when one is not the published one')
+    .action(async () => {
+      const surroundings = make();
+      await showPolicy(await surroundings.cluster(), surroundings.options.json === true, surroundings.write);
+    });
+  policy
+    .command('replay')
+    .description('ask recorded verdicts again, of the policies of this working tree')
+    .argument('<file>', 'NDJSON of the topic verdict.decisions')
+    .action(async (file) => {
+      // It compiles the policies, which no other command does.
+      const { replayReport } = await import('../policies/regression/replay-report.ts');
+      make().write(await replayReport(file));
     });
 }

@@ -2,12 +2,11 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { packBundle, revisionOf } from '@somagent/policy/bundle.ts';
-import { CompiledPolicy } from '@somagent/policy/compiled-policy.ts';
 import { agree } from './agreement/agree.ts';
 import { benchmark } from './bench.ts';
 import { compileCorpus } from './bundle/corpus.ts';
 import { mutate } from './regression/mutate.ts';
-import { replay } from './regression/replay.ts';
+import { replayReport } from './regression/replay-report.ts';
 import { measureCoverage } from './regression/run-tests.ts';
 
 const usage = `Usage: node policies/main.ts <command> [options]
@@ -69,12 +68,7 @@ const commands: Readonly<Record<string, (options: Options) => Promise<boolean>>>
 
   async replay({ log }) {
     if (log === undefined) throw new Error('replay: --log <file> is missing; export the topic verdict.decisions to it');
-    const { verdicts, skipped, changes } = await replay(log, await CompiledPolicy.of(compileCorpus()));
-    for (const { effect, subject, action, before, after, reasons, count } of changes) {
-      say(`${effect.padEnd(7)} ${count} × ${subject}: ${action}: ${before} → ${after} (${reasons.join('; ')})`);
-    }
-    const touched = changes.filter(({ effect }) => effect !== 'rule').length;
-    say(`${verdicts} verdicts asked again, ${skipped} lines skipped, ${touched} would be decided otherwise`);
+    process.stdout.write(await replayReport(log));
     return true;
   },
 
