@@ -198,7 +198,6 @@ export class Loopback {
         log: this.#log,
         draining: draining.signal,
         control: this.#control,
-        control: this.#control,
         relations: checker,
         sessions,
       }),
