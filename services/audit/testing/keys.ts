@@ -1,5 +1,5 @@
 import { generateKeyPairSync } from 'node:crypto';
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readSigner, readVerifier } from '../checkpoint/keys.ts';
@@ -17,6 +17,7 @@ export interface TestKey {
 export function makeKey(name: string, kind: SignatureKind): TestKey {
   const { privateKey, publicKey } = generateKeyPairSync('ed25519');
   const folder = mkdtempSync(join(tmpdir(), 'somagent-audit-key-'));
+  process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
   const [privateFile, publicFile] = [join(folder, 'private.pem'), join(folder, 'public.pem')];
   writeFileSync(privateFile, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
   writeFileSync(publicFile, publicKey.export({ type: 'spki', format: 'pem' }));
