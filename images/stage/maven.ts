@@ -54,8 +54,7 @@ export async function mavenArtifact({ artifact, sha256, folder, log }: ArtifactR
 export function checkPins(folder: string, pins: string): void {
   const pinned = new Map(pins.split('\n').flatMap((line) => pinOf(line)));
   for (const [name, expected] of pinned) {
-    if (!existsSync(join(folder, name)))
-      throw new Error(`${name} is pinned, but Maven did not bring it`);
+    if (!existsSync(join(folder, name))) throw new Error(`${name} is pinned, but Maven did not bring it`);
     const digest = createHash('sha256')
       .update(readFileSync(join(folder, name)))
       .digest('hex');
