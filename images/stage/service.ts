@@ -6,13 +6,16 @@ import { run } from '../command.ts';
 import { dependencyFolders, linkedWorkspaces, type MissingPackage, readLock } from '../lock.ts';
 import type { Stage } from './stage.ts';
 
-/** Has native code, or starts or reads other files by path, so it can't be part of a bundle. */
+/**
+ * Has native code, starts or reads other files by path, or shares a class with a package that does (in a bundle there
+ * would be two of it), so it can't be part of a bundle.
+ */
 const notBundled = [
   '@temporalio/worker',
   '@temporalio/core-bridge',
   '@temporalio/workflow',
   '@swc/core',
-  '@platformatic/wasm-utils',
+  '@platformatic/kafka',
 ];
 
 /** Asked for by packages that do without it. */
