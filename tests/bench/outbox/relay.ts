@@ -16,6 +16,7 @@ const log = createLogger({ service: 'bench', destination: process.stderr });
 const pool = createPool(config, log);
 const { rows } = await pool.query<{ count: number }>('select count(*)::integer from outbox');
 const events = rows[0]?.count ?? 0;
+const idle = process.memoryUsage.rss();
 
 const producer = new KafkaProducer(config, { clientId: 'bench' });
 const relay = new OutboxRelay({ database: config, sink: producer, log });
@@ -32,5 +33,13 @@ const { user, system } = process.cpuUsage(before);
 await relay.stop();
 await producer.close();
 await pool.end();
-console.log(JSON.stringify({ events, seconds, cpuSeconds: (user + system) / 1e6, rssMiB: rss / 2 ** 20 }));
+console.log(
+  JSON.stringify({
+    events,
+    seconds,
+    cpuSeconds: (user + system) / 1e6,
+    rssMiB: rss / 2 ** 20,
+    idleMiB: idle / 2 ** 20,
+  }),
+);
 process.exit(0);
