@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -35,20 +35,20 @@ before(async () => {
   const leaf = await issueCertificate(authority, names);
   const files = { 'tls.crt': leaf.certificate, 'tls.key': leaf.key, 'ca.crt': authority.certificate };
   for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text, { mode: 0o600 });
-  [port, health] = await Promise.all([freePort(), freePort()]);
+  [port, health] = await freePorts();
 });
 after(async () => {
   child?.kill('SIGKILL');
   await rm(folder, { recursive: true, force: true });
 });
 
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const address = probe.address();
-  probe.close();
-  if (address === null || typeof address === 'string') throw new Error('no free port');
-  return address.port;
+/** Two ports that are free at the same time. */
+async function freePorts(): Promise<[number, number]> {
+  const probes = [createServer(), createServer()] as const;
+  await Promise.all(probes.map((probe) => once(probe.listen(0, '127.0.0.1'), 'listening')));
+  const [one, two] = probes.map((probe) => (probe.address() as AddressInfo).port);
+  await Promise.all(probes.map((probe) => new Promise((done) => probe.close(done))));
+  return [one ?? 0, two ?? 0];
 }
 
 const environment = () => ({
@@ -92,7 +92,7 @@ test('the witness as a process keeps its promise over SIGKILL, and ends in order
   const first = await ask(7, 0);
   assert.ok(first.status === 200 && isSignedBy(parseNote(first.note), key.verifier));
   child.kill('SIGKILL');
-  await once(child, 'exit');
+  await once(child, 'close');
   await start();
   assert.equal((await ask(5, 0)).status, 409);
   assert.equal((await ask(9, 7)).status, 200);
@@ -101,7 +101,7 @@ test('the witness as a process keeps its promise over SIGKILL, and ends in order
   assert.equal((await ask(12, 9)).status, 500);
   assert.equal((await fetch(`http://127.0.0.1:${health}/readyz`)).status, 503);
   child.kill('SIGTERM');
-  assert.deepEqual(await once(child, 'exit'), [0, null]);
+  assert.deepEqual(await once(child, 'close'), [0, null], output);
   assert.doesNotMatch(output, new RegExp((await readFile(key.privateFile, 'utf8')).split('\n')[1] ?? 'no key'));
   assert.match(output, /witness\.example\/w1\+[0-9a-f]{8}\+/);
 });
