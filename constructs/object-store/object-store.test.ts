@@ -25,6 +25,8 @@ test('the server has TLS, a key of its own for the administrator and a volume', 
     '--key',
     '/secrets/tls/tls.key',
   ]);
+  assert.deepEqual(command.slice(0, 2), ['/bin/sh', '-c']);
+  assert.match(command[2], /while sleep 3600; do kill -HUP \$server/);
   assert.deepEqual(environmentOf(server).ROOT_SECRET_KEY, {
     secretKeyRef: { name: 'object-store-admin', key: 'password' },
   });

@@ -11,6 +11,17 @@ import { type Connectable, type Connection, JobWorkload, ServiceAddress, Statefu
 const HTTPS = 7070;
 const SERVER: Resources = { cpu: '20m', memory: '64Mi', memoryLimit: '192Mi' };
 
+/**
+ * Makes the folders on the empty volume, and has the server read its certificate again every hour: it does so on SIGHUP
+ * only. The second `wait` is for its orderly end after a SIGTERM, which interrupts the first.
+ */
+const START = `mkdir -p /data/objects /data/meta /data/users || exit
+versitygw "$@" & server=$!
+trap 'kill $server' TERM INT
+(while sleep 3600; do kill -HUP $server || exit; done) &
+wait $server
+wait $server`;
+
 /** A bucket and who may use it. */
 export interface Bucket {
   /** Name, as S3 admits it: a-z, 0-9 and -. */
@@ -132,19 +143,7 @@ export class ObjectStore extends Construct implements Endpoint {
       ...this.#identity('server'),
       name: this.#instance,
       image: props.image,
-      // The folders are made on the empty volume; the server starts in no other way.
-      command: [
-        '/bin/sh',
-        '-c',
-        'mkdir -p /data/objects /data/meta /data/users && exec versitygw "$@"',
-        'versitygw',
-        ...flags,
-        ...users,
-        '--health',
-        '/healthz',
-        '--quiet',
-        ...files,
-      ],
+      command: ['/bin/sh', '-c', START, 'versitygw', ...flags, ...users, '--health', '/healthz', '--quiet', ...files],
       env: {
         ROOT_ACCESS_KEY: { secret: administrator, key: 'username' },
         ROOT_SECRET_KEY: { secret: administrator, key: 'password' },
