@@ -11,7 +11,7 @@ export interface OutboxRelayOptions {
   readonly database: PostgresConfig;
   readonly sink: MessageSink;
   readonly log: Logger;
-  /** The most events that are read at once. @default 2000 */
+  /** The most events that are read at once. @default 1000 */
   readonly batch?: number;
 }
 
@@ -51,7 +51,7 @@ interface Hold {
 }
 
 /** What is read at once, bytes of the values: with `batch` it bounds the memory of a relay. */
-const batchBytes = 4 * 1024 * 1024;
+const batchBytes = 1024 * 1024;
 const times = {
   /** Between two looks of a relay that is awake and found nothing. */
   look: 20,
@@ -118,7 +118,7 @@ export class OutboxRelay {
 
   constructor(options: OutboxRelayOptions) {
     this.#options = options;
-    this.#batch = options.batch ?? 2000;
+    this.#batch = options.batch ?? 1000;
   }
 
   /** What this relay does. */

@@ -4,7 +4,7 @@ import { randomUUIDv7 } from 'node:crypto';
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startPostgres, type TestPostgres } from '@somagent/bootstrap/testing/postgres.ts';
 import { startEventKafka, type TestEventKafka } from '@somagent/events/testing.ts';
@@ -63,14 +63,19 @@ async function until(condition: () => boolean | Promise<boolean>): Promise<void>
 
 const delivered = (list: readonly OutboxEvent[]) => until(() => firstArrivals(list).length === list.length);
 
+/** Relays that a test has not stopped: one that fails must not leave a leader to the next. */
+const running = new Set<() => Promise<void>>();
+
 async function startRelay(): Promise<{ readonly relay: OutboxRelay; stop(): Promise<void> }> {
   const sink = new KafkaProducer(await kafka.variables('orchestrator'), { clientId: 'orchestrator' });
   const relay = new OutboxRelay({ database: config, sink, log });
   relay.start();
   const stop = async () => {
+    running.delete(stop);
     await relay.stop();
     await sink.close();
   };
+  running.add(stop);
   return { relay, stop };
 }
 
@@ -111,6 +116,9 @@ describe('the outbox', { timeout: 300_000 }, () => {
     });
     consumer.start();
   });
+  afterEach(async () => {
+    for (const stop of running) await stop();
+  });
   after(async () => {
     await consumer?.stop();
     await db?.destroy();
@@ -127,6 +135,7 @@ describe('the outbox', { timeout: 300_000 }, () => {
     await until(async () => (await backlog()) === 0);
     assert.deepEqual(firstArrivals(list), idsOf(list));
     assert.equal(arrived.length, 50);
+    await until(() => relay.status.relayed === 50);
     assert.deepEqual(relay.status, { leader: true, relayed: 50, held: {} });
     await stop();
   });
@@ -228,8 +237,10 @@ describe('the outbox', { timeout: 300_000 }, () => {
     const list = events(10);
     await append(list);
     await delivered(list);
+    await until(async () => (await backlog()) === 0);
     assert.deepEqual([one.relay.status.leader, two.relay.status.leader], [true, false]);
-    assert.deepEqual([one.relay.status.relayed, two.relay.status.relayed], [10, 0]);
+    await until(() => one.relay.status.relayed === 10);
+    assert.equal(two.relay.status.relayed, 0);
     await pool.query(
       `select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = $1 and objid = $2 and granted`,
       [outboxLocks.space, outboxLocks.leader],
@@ -253,10 +264,10 @@ describe('the outbox', { timeout: 300_000 }, () => {
     await append(granted);
     await delivered(granted);
     assert.deepEqual(relay.status.held, { 'identity.changes': 'TOPIC_AUTHORIZATION_FAILED' });
-    assert.equal(await backlog(), 5);
+    await until(async () => (await backlog()) === 5);
     await kafka.grant({ user: 'orchestrator', topic: 'identity.changes', operation: 'write' });
     await until(async () => (await backlog()) === 0);
-    assert.deepEqual(relay.status.held, {});
+    await until(() => Object.keys(relay.status.held).length === 0);
     await stop();
   });
 
