@@ -6,6 +6,7 @@ import java.util.concurrent.TimeUnit;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.ListTopicsOptions;
 import org.apache.kafka.clients.admin.TopicDescription;
+import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.Node;
 import org.apache.kafka.common.TopicPartitionInfo;
 
@@ -39,13 +40,23 @@ final class InStep implements Runnable {
 
     @Override
     public void run() {
-        try (Admin admin = Admin.create(client())) {
+        try {
             while (obstacle != null) {
                 TimeUnit.SECONDS.sleep(1);
-                obstacle = look(admin);
+                ask();
             }
         } catch (InterruptedException end) {
             Thread.currentThread().interrupt();
+        }
+    }
+
+    /** Asks until the node is in step. A client can't be made before DNS knows the node's own name. */
+    private void ask() throws InterruptedException {
+        try (Admin admin = Admin.create(client())) {
+            while ((obstacle = look(admin)) != null) TimeUnit.SECONDS.sleep(1);
+        } catch (KafkaException error) {
+            Throwable cause = error.getCause() == null ? error : error.getCause();
+            obstacle = "the brokers cannot be asked yet: " + cause.getMessage();
         }
     }
 
