@@ -113,7 +113,7 @@ describe('admission by OPA', () => {
     const privileged = pod((container) => {
       container.securityContext = { privileged: true };
     });
-    await assert.rejects(offer(privileged), (error: { stderr: string }) => /forbidden|denied/.test(error.stderr));
+    await assert.rejects(offer(privileged), (error: { stderr: string }) => /forbidden|denied/i.test(error.stderr));
   });
 
   it('does not judge its own plane, which must be able to start without it', async () => {

@@ -18,15 +18,12 @@ export class IdentityPlane extends Plane {
   readonly policies: ChartDeployment;
   /** Works when checkpoints of the audit log can be signed a second time. */
   readonly witness: ChartDeployment;
-  /** Works when the cluster admits only what the policies allow. */
-  readonly admission: ChartDeployment;
 
   constructor(name: string, args: IdentityPlaneArgs, opts: PlaneOptions) {
     super('somagent:region:IdentityPlane', name, args, opts);
     this.realm = this.deploy('keycloak', [args.data.databases]);
     this.relations = this.deploy('openfga', [args.data.databases]);
     this.policies = this.deploy('policy', [args.data.buckets]);
-    this.admission = this.deploy('opa', [args.secrets]);
     this.witness = this.deploy('audit-witness', [args.secrets]);
     this.registerOutputs({});
   }

@@ -1,13 +1,12 @@
-import { AuditWitness, identityLogoutUrl, Keycloak, Opa, OpenFga, Policy } from '@somagent/constructs';
+import { AuditWitness, identityLogoutUrl, Keycloak, OpenFga, Policy } from '@somagent/constructs';
 import type { DataProducts } from './data-products.ts';
-import { apiServer, reachable, volumes, type Wiring } from './products.ts';
+import { reachable, volumes, type Wiring } from './products.ts';
 
 /** Who somebody is, and what they may do. */
 export interface IdentityProducts {
   readonly keycloak: Keycloak;
   readonly openfga: OpenFga;
   readonly policy: Policy;
-  readonly opa: Opa;
   readonly witness: AuditWitness;
 }
 
@@ -33,19 +32,11 @@ export function identityProducts({ charts, plan, args }: Wiring, data: DataProdu
     replicas: size.openfgaReplicas,
   });
   const policy = new Policy(charts.policy, 'policy', { image: image('policy'), plan, store: data.objectStore });
-  const opa = new Opa(charts.opa, 'opa', {
-    image: image('opa'),
-    bootstrapImage,
-    plan,
-    registries: [args.registry],
-    replicas: size.opaReplicas,
-    ...apiServer(args),
-  });
   // Apart from the log: who rules the namespace of one of them can't forge a checkpoint.
   const witness = new AuditWitness(charts['audit-witness'], 'audit-witness', {
     image: image('audit'),
     plan,
     ...volumes(args),
   });
-  return { keycloak, openfga, policy, opa, witness };
+  return { keycloak, openfga, policy, witness };
 }

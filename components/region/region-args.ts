@@ -7,6 +7,7 @@ import type { RegionSize } from './sizes.ts';
 /** The products of a region and the plane in whose namespace each one runs. */
 export const productPlanes = {
   bootstrap: 'system',
+  opa: 'system',
   postgres: 'data',
   kafka: 'data',
   'schema-registry': 'data',
@@ -14,7 +15,6 @@ export const productPlanes = {
   keycloak: 'identity',
   openfga: 'identity',
   policy: 'identity',
-  opa: 'identity',
   'audit-witness': 'identity',
   temporal: 'runtime',
   slm: 'runtime',

@@ -6,9 +6,10 @@ import { apiServer, type Wiring } from './products.ts';
 import { type PlacedProduct, productPlanes, type RegionArgs } from './region-args.ts';
 import { type RuntimeProducts, runtimeProducts } from './runtime-products.ts';
 import { type ServicesProducts, servicesProducts } from './services-products.ts';
+import { type SystemProducts, systemProducts } from './system-products.ts';
 
 /** The wired products of a region; what other components and the outputs read addresses from. */
-export type RegionProducts = DataProducts & IdentityProducts & RuntimeProducts & ServicesProducts;
+export type RegionProducts = SystemProducts & DataProducts & IdentityProducts & RuntimeProducts & ServicesProducts;
 
 /**
  * All products of a region, wired to each other. They are constructed before the first one is synthesized: a product
@@ -39,6 +40,11 @@ function chartsOf(app: App, region: string): Wiring['charts'] {
 
 function wire(wiring: Wiring): RegionProducts {
   const data = dataProducts(wiring);
-  const foundation = { ...data, ...identityProducts(wiring, data), ...runtimeProducts(wiring, data) };
+  const foundation = {
+    ...systemProducts(wiring),
+    ...data,
+    ...identityProducts(wiring, data),
+    ...runtimeProducts(wiring, data),
+  };
   return { ...foundation, ...servicesProducts(wiring, foundation) };
 }
