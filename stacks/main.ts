@@ -2,6 +2,7 @@ import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ConfigError, projectName } from './config.ts';
+import { judge } from './judge.ts';
 import { program } from './program.ts';
 import {
   ApplyError,
@@ -9,6 +10,7 @@ import {
   type Change,
   destroy,
   formatExplanation,
+  type Plan,
   plan,
   preview,
   type Reporter,
@@ -53,7 +55,8 @@ export interface CommandOptions {
 /** The commands, for programs that want more than an exit code. */
 export const commands = {
   async apply(options: CommandOptions): Promise<Readonly<Record<string, unknown>>> {
-    const result = await apply(program, await runOptions(options));
+    const run = await runOptions(options);
+    const result = await apply(program, { ...run, judge: judgeOf(run) });
     await mkdir(join(root, '.soma'), { recursive: true });
     await writeFile(outputsFile(options.stack), `${JSON.stringify(result.outputs, null, 2)}\n`);
     const pruned = result.pruned === 0 ? '' : `, ${result.pruned} removed`;
@@ -63,7 +66,9 @@ export const commands = {
 
   async preview(options: CommandOptions): Promise<readonly Change[]> {
     const run = await runOptions(options);
-    return preview(await plan(program, run), run);
+    const planned = await plan(program, run);
+    await judgeOf(run)(planned);
+    return preview(planned, run);
   },
 
   async render(options: CommandOptions): Promise<void> {
@@ -92,6 +97,11 @@ export const commands = {
 };
 
 const outputsFile = (stack: string): string => join(root, '.soma', `outputs.${stack}.json`);
+
+/** What production refuses at admission, a preview refuses already. */
+function judgeOf({ config }: Awaited<ReturnType<typeof runOptions>>): (planned: Plan) => Promise<void> {
+  return (planned) => judge(planned, [config[`${projectName}:registry`] ?? '']);
+}
 
 async function runOptions(options: CommandOptions) {
   return {

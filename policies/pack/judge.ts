@@ -8,7 +8,7 @@ export interface JudgedObject {
   readonly metadata: {
     readonly name: string;
     readonly namespace?: string;
-    readonly labels?: Readonly<Record<string, string>>;
+    readonly labels?: Readonly<Record<string, unknown>>;
   };
   readonly [field: string]: unknown;
 }

@@ -18,6 +18,8 @@ export interface ApplyOptions extends ClusterDefaults {
   readonly reporter: Reporter;
   /** Seconds until an object that is not ready counts as stuck. @default 300 */
   readonly timeoutSeconds?: number | undefined;
+  /** Looks at the whole plan before anything is sent; throws to refuse it. @default nothing is refused */
+  readonly judge?: (planned: Plan) => Promise<void>;
 }
 
 /** What an apply did. */
@@ -48,6 +50,7 @@ export class ApplyError extends Error {
  */
 export async function apply(program: Program, options: ApplyOptions): Promise<ApplyResult> {
   const planned = await plan(program, options);
+  await options.judge?.(planned);
   const clusters = new Clusters(options);
   try {
     const targets = targetsOf(planned, clusters);
