@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { decodeJwt } from 'jose';
 import { loginAs, logout, type Person } from './attacks/world.ts';
-import { address, authorityPem, call, events, tokenOf } from './support/session-api.ts';
+import { address, authorityPem, call, tokenOf } from './support/session-api.ts';
 import { eventually } from './support/wait.ts';
 
 const because = { reason: 'a test of the platform' };
@@ -115,21 +115,18 @@ describe('suspension', () => {
     const token = await person('acme-member-2');
     const { sub } = decodeJwt(token);
     assert.equal((await call('/v1/sessions', { token })).status, 200);
-    const began = performance.now();
     const admin = await person('acme-admin-1');
+    const restore = () => ask(accountsUrl, admin, 'POST', `/v1/tenants/acme/users/${sub}/restore`, because);
+    t.after(restore);
+    const began = performance.now();
     const suspension = await ask(accountsUrl, admin, 'POST', `/v1/tenants/acme/users/${sub}/suspend`, because);
     assert.equal(suspension.status, 200, JSON.stringify(suspension.body));
     const effective = await untilGateway(token, (status) => status === 403, began);
     t.diagnostic(`effective after ${Math.round(effective)} ms`);
     assert.ok(effective <= 1000, `effective after ${effective} ms`);
     assert.equal((await ask(accountsUrl, token, 'GET', '/v1/tenants/acme')).status, 403);
-    await eventually('Keycloak refuses the person', 30, async () =>
-      loginAs('acme-member-2').then(
-        () => undefined,
-        () => true,
-      ),
-    );
-    await ask(accountsUrl, admin, 'POST', `/v1/tenants/acme/users/${sub}/restore`, because);
+    await assert.rejects(loginAs('acme-member-2'), 'Keycloak still admits the person');
+    await restore();
     people.delete('acme-member-2');
     await eventually('Keycloak admits the person', 30, () => person('acme-member-2'));
     assert.deepEqual(await recorded(suspension.requestId, 1), ['user.suspended']);
@@ -191,78 +188,20 @@ it('training is unlocked by two people, never by one, and locked by one', async 
   assert.deepEqual(await recorded(locked.requestId, 1), ['training.locked']);
 });
 
+/** That it stops running work is seen in halt.test.ts. */
 describe('the kill switch (docs/runbooks/kill-switch.md)', () => {
-  interface Session {
-    readonly id: string;
-    readonly turns: readonly { readonly id: string; readonly status: string }[];
-  }
-  const open = async () => (await call<Session>('/v1/sessions', { method: 'POST', token: agent, body: {} })).body.id;
-  const longQuestion = { prompt: 'Tell me everything about SomaGent, in as many words as you have.' };
-
-  /** A turn that runs, and when its tokens come. */
-  async function begin() {
-    const id = await open();
-    const tokensAt: number[] = [];
-    let finished = false;
-    const first = Promise.withResolvers<void>();
-    const stream = events(`/v1/sessions/${id}/events`, { token: agent }, ({ type }) => {
-      if (type === 'turn.token') tokensAt.push(performance.now());
-      if (type === 'turn.token') first.resolve();
-      return !finished;
-    });
-    stream.catch(() => undefined);
-    const turn = call(`/v1/sessions/${id}/turns`, { method: 'POST', token: agent, body: longQuestion });
-    turn.catch(() => undefined);
-    await first.promise;
-    const status = async () => {
-      const { body } = await call<Session>(`/v1/sessions/${id}`, { token: agent });
-      return body.turns.at(-1)?.status;
-    };
-    const end = async () => {
-      finished = true;
-      await call(`/v1/sessions/${id}`, { method: 'DELETE', token: agent });
-    };
-    return { tokensAt, status, end };
-  }
-
-  async function untilRefused(began: number): Promise<number> {
-    for (;;) {
-      const { status } = await call('/v1/sessions', { method: 'POST', token: agent, body: {} });
-      if (status === 423) return performance.now() - began;
-      if (performance.now() - began > 10_000) throw new Error(`new work is still answered with ${status}`);
-    }
-  }
-
   for (const [what, path] of [
     ['everything', '/v1/control'],
     ['a tenant', '/v1/tenants/acme'],
   ] as const) {
-    it(`stops the work of ${what} within 5 s, keeps its state, is recorded once and undone the same way`, async (t) => {
-      await person('operator-1');
-      const work = await Promise.all([begin(), begin(), begin(), begin()]);
-      const began = performance.now();
+    it(`for ${what} is recorded once, changes nothing when repeated, and is undone the same way`, async () => {
       const halt = await operate('POST', `${path}/halt`, because);
       assert.deepEqual([halt.status, halt.body], [200, { changed: true }]);
-      const refusedAt = await untilRefused(began);
-      // That nothing comes any more is only seen by waiting.
-      await sleep(7000);
-      const stoppedAt = Math.max(0, ...work.flatMap(({ tokensAt }) => tokensAt)) - began;
-      t.diagnostic(`new work refused after ${Math.round(refusedAt)} ms, last token after ${Math.round(stoppedAt)} ms`);
-      assert.ok(refusedAt <= 5000, `new work was refused after ${refusedAt} ms`);
-      assert.ok(stoppedAt <= 5000, `the last token came after ${stoppedAt} ms`);
-      const during = await Promise.all(work.map(({ status }) => status()));
-      assert.ok(during.includes('running'), `nothing was stopped: ${during}`);
       assert.deepEqual((await operate('POST', `${path}/halt`, because)).body, { changed: false });
-
       const resume = await operate('POST', `${path}/resume`, because);
       assert.deepEqual([resume.status, resume.body], [200, { changed: true }]);
-      await eventually('every turn goes on to its end', 90, async () => {
-        const states = await Promise.all(work.map(({ status }) => status()));
-        return states.every((state) => state === 'completed') ? true : undefined;
-      });
       assert.deepEqual(await recorded(halt.requestId, 1), ['control.halted']);
       assert.deepEqual(await recorded(resume.requestId, 1), ['control.resumed']);
-      await Promise.all(work.map(({ end }) => end()));
     });
   }
 

@@ -166,6 +166,7 @@ async function publishKey(admin: KeycloakAdminClient, key: KeyObject) {
 
 /** Signs a person in as `soma login` does, with a browser played by hand. */
 export async function loginAs(username: string): Promise<Person> {
+  setDefaultCACertificates([...getCACertificates('default'), await authorityPem()]);
   const issuer = new URL(address('SOMA_ISSUER_URL', 'issuerUrl'));
   const config = await oidc.discovery(issuer, 'somagent-cli', undefined, oidc.None());
   const verifier = oidc.randomPKCECodeVerifier();
@@ -179,7 +180,13 @@ export async function loginAs(username: string): Promise<Person> {
   const { password } = await secretOf(`keycloak-user-${username}`);
   const page = await browser.open(device.verification_uri_complete ?? device.verification_uri);
   await browser.submit(await signIn(browser, page, username, password), { accept: 'Yes' });
-  const tokens = await oidc.pollDeviceAuthorizationGrant(config, device, { code_verifier: verifier });
+  const tokens = await oidc.pollDeviceAuthorizationGrant(
+    config,
+    device,
+    { code_verifier: verifier },
+    // Who is refused never gets to approve, and the token would be asked for until the code expires.
+    { signal: AbortSignal.timeout(20_000) },
+  );
   return { access: tokens.access_token, id: tokens.id_token ?? '', refresh: tokens.refresh_token ?? '' };
 }
 
