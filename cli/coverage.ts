@@ -34,6 +34,7 @@ const problemSchema = z.object({ type: z.string() });
 const factsSchema = z.object({
   roles: z.record(z.string(), z.array(z.string())),
   callers: z.record(z.string(), z.record(z.string(), z.array(z.string()))),
+  credentials: z.record(z.string(), z.array(z.string())),
 });
 
 /** What `soma coverage` needs of its surroundings. */
@@ -113,13 +114,13 @@ function parse(text: string): unknown {
   }
 }
 
-/** Every capability that a role has, or a workload on a list of callers. */
+/** Every capability that a role has, a workload on a list of callers, or a credential that is no caller's. */
 function knownCapabilities(root: string): ReadonlySet<string> {
-  const { roles, callers } = factsSchema.parse(
+  const { roles, callers, credentials } = factsSchema.parse(
     JSON.parse(readFileSync(join(root, 'policies', 'facts', 'data.json'), 'utf8')),
   );
   const ofWorkloads = Object.values(callers).flatMap((services) => Object.values(services).flat());
-  return new Set([...Object.values(roles).flat(), ...ofWorkloads]);
+  return new Set([...Object.values(roles).flat(), ...ofWorkloads, ...Object.values(credentials).flat()]);
 }
 
 /** Which of the refusals have arrived in the verdict log. */

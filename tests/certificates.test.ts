@@ -1,7 +1,7 @@
 /** A renewed certificate is served without a restart: the pods stay, their sessions go on. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { get, kubectl } from './support/kubectl.ts';
+import { get, kubectl, kubectlWith } from './support/kubectl.ts';
 import { eventually } from './support/wait.ts';
 
 const namespace = 'local-data';
@@ -10,6 +10,10 @@ const pod = 'postgres-0';
 interface Pod {
   readonly metadata: { readonly uid: string };
   readonly status: { readonly containerStatuses: readonly { readonly restartCount: number }[] };
+}
+
+interface CronJob {
+  readonly spec: { readonly jobTemplate: { readonly metadata: { readonly labels: object }; readonly spec: object } };
 }
 
 /** SHA-256 of the certificate that Postgres shows to a client. */
@@ -28,7 +32,15 @@ async function instance(): Promise<readonly [string, number | undefined]> {
 async function renew(secret: string): Promise<void> {
   const job = `renewal-probe-${Date.now()}`;
   await kubectl('patch', 'secret', secret, '-n', namespace, '--type=merge', '-p', '{"data":{"tls.crt":""}}');
-  await kubectl('create', 'job', job, '-n', 'local-system', '--from=cronjob/bootstrap-renewal');
+  const { spec } = await get<CronJob>('cronjob', 'bootstrap-renewal', '-n', 'local-system');
+  // Without an owner: the CronJob would clear it away before it was seen to be complete.
+  const metadata = { name: job, namespace: 'local-system', labels: spec.jobTemplate.metadata.labels };
+  await kubectlWith(
+    { apiVersion: 'batch/v1', kind: 'Job', metadata, spec: spec.jobTemplate.spec },
+    'create',
+    '-f',
+    '-',
+  );
   await kubectl('wait', '-n', 'local-system', '--for=condition=Complete', `job/${job}`, '--timeout=120s');
   await kubectl('delete', 'job', job, '-n', 'local-system');
 }

@@ -47,8 +47,9 @@ export async function verifyLogout(token: string, rules: LogoutRules): Promise<E
 /** Reads the token from the body of the request: a form, as the specification has it. @throws Problem. */
 export async function logoutTokenOf(request: Request): Promise<string> {
   const type = request.headers.get('content-type')?.split(';')[0]?.trim().toLowerCase();
+  if (type === undefined) throw new Problem('token-missing', 'send a form with the field logout_token');
   if (type !== 'application/x-www-form-urlencoded') {
-    throw new Problem('media-type', `content-type is ${type ?? 'not set'}: send application/x-www-form-urlencoded`);
+    throw new Problem('media-type', `content-type is ${type}: send application/x-www-form-urlencoded`);
   }
   if (!(Number(request.headers.get('content-length')) <= largestBody) || !request.headers.has('content-length')) {
     throw new Problem('body-too-large', `the length must be said and be at most ${largestBody} bytes`);
