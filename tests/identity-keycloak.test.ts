@@ -123,6 +123,18 @@ describe('accounts in Keycloak', () => {
     assert.equal((await signIn('globex-agent', files.secret('globex-agent'))).status, 200);
   });
 
+  it('leaves the later of two changes in force, however close they come', async () => {
+    for (let round = 0; round < 3; round += 1) {
+      await tenants.suspend(anna, 'acme', 'test');
+      directory.follow({ tenant: 'acme' });
+      await tenants.restore(anna, 'acme', 'test');
+      directory.follow({ tenant: 'acme' });
+    }
+    // In turn after the six before it: when it has been followed, they have.
+    await directory.putUser(anna, 'acme', { username: 'last-in-turn', email: null, roles: ['member'], teams: [] });
+    assert.deepEqual((await reconciliation.report()).differences, []);
+  });
+
   it('creates a person once, finishes what was interrupted and takes over nobody', async () => {
     const wish = { username: 'zoe', email: 'zoe@example.com', roles: ['member'], teams: ['red'] };
     // As a creation leaves it that was killed after its first step.

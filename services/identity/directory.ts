@@ -30,6 +30,8 @@ export class Directory {
   readonly #accounts: Accounts;
   readonly #keycloak: Keycloak;
   readonly #log: Logger;
+  /** Ends when Keycloak has been brought to all that was asked for so far. */
+  #followed: Promise<void> = Promise.resolve();
 
   constructor(accounts: Accounts, keycloak: Keycloak, log: Logger) {
     this.#accounts = accounts;
@@ -88,9 +90,19 @@ export class Directory {
    * here is repaired by the reconciliation.
    */
   follow(filter: { readonly tenant?: string; readonly id?: string }): void {
-    void this.#follow(filter).catch((error: unknown) =>
+    void this.#inTurn(filter).catch((error: unknown) =>
       this.#log.warn({ ...filter, reason: reasonOf(error) }, 'Keycloak does not know of the suspension yet'),
     );
+  }
+
+  /**
+   * One after the other, each by what the database says when its turn comes: side by side, an earlier standing could
+   * be written over a later one. Between replicas the reconciliation sees to it.
+   */
+  #inTurn(filter: { readonly tenant?: string; readonly id?: string }): Promise<void> {
+    const mine = this.#followed.then(() => this.#follow(filter));
+    this.#followed = mine.catch(() => undefined);
+    return mine;
   }
 
   async #follow(filter: { readonly tenant?: string; readonly id?: string }): Promise<void> {
@@ -104,7 +116,7 @@ export class Directory {
   ): Promise<AccountView> {
     const account = await this.#accounts.put(origin, tenant, wish);
     await this.#keycloak.ensureGroups(tenant, wish.teams);
-    await this.#follow({ id: account.id });
+    await this.#inTurn({ id: account.id });
     return account;
   }
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { waitFor } from '@somagent/bootstrap/wait.ts';
 import { Halts } from '@somagent/identity/halts.ts';
@@ -202,11 +203,14 @@ describe('turns of a halted tenant, on a real Temporal with the real model', {
     await until('generations run', async () => halting.running > 0);
     await halts.halt(origin, 'acme', 'test');
     const pulled = performance.now();
-    await until('every generation has stopped', async () => halting.running === 0, 5);
+    // Between two turns nothing runs either: only with the halt in force does it mean that all has stopped.
+    await until('every generation has stopped', async () => control.halted('acme') && halting.running === 0, 5);
     const elapsed = performance.now() - pulled;
     assert.ok(elapsed < 1000, `${elapsed} ms`);
-    const stopped = await tokens('acme');
     await until('turns wait', async () => halting.waiting('acme') > 0);
+    const stopped = await tokens('acme');
+    // That nothing comes any more is only seen by waiting.
+    await sleep(1500);
     assert.equal(await tokens('acme'), stopped);
     await halts.resume(origin, 'acme', 'test');
     for (const { status, error } of await answers) assert.deepEqual([status, error], ['completed', null]);
