@@ -19,7 +19,7 @@ const write = { fieldManager: 'somagent-tests', force: true };
 /** All that the program declares for a region of this name; node ports can be had once per cluster. */
 async function objectsOf(region: string, overrides: Record<string, string> = {}): Promise<readonly Manifest[]> {
   const config = await stackConfiguration(root, 'dev', { regions: JSON.stringify([region]), ...overrides });
-  const { objects } = await plan(program, { project: projectName, stack: 'side-by-side', config });
+  const { objects } = await plan(program, { project: projectName, stack: 'dev', config });
   return objects.map(({ manifest }) => manifest);
 }
 

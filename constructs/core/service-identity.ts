@@ -43,7 +43,9 @@ export class ServiceIdentity extends Construct {
     for (const namespace of props.namespaces ?? [home]) this.#grant(namespace, home, labels, rulesIn(namespace));
   }
 
+  /** A Role without rules would be stored otherwise than it was written. */
   #grant(namespace: string, home: string, labels: Record<string, string>, rules: readonly Rule[]): void {
+    if (rules.length === 0) return;
     const metadata = { name: this.name, namespace, labels };
     new k8s.KubeRole(this, `role-${namespace}`, {
       metadata,
