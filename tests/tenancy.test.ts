@@ -4,6 +4,7 @@ import { after, before, describe, test } from 'node:test';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { loginAs, logout, type Person } from './attacks/world.ts';
 import { get, kubectl } from './support/kubectl.ts';
+import { query } from './support/postgres.ts';
 import { authorityPem, call, tokenOf } from './support/session-api.ts';
 import { eventually } from './support/wait.ts';
 import { type Api, apiOf, routesOf, send, tenantWithPeople, tenantWithSessions } from './tenancy/platform.ts';
@@ -11,7 +12,6 @@ import { faultsOf, TenancyProbe } from './tenancy/probe.ts';
 
 const names = ['acme', 'globex'];
 const services = 'local-services';
-const data = 'local-data';
 const started = new Date().toISOString();
 
 let gateway: Api;
@@ -107,34 +107,15 @@ test('relations: nothing differs from its sources, and what is planted is repair
 
 /** Every table with a column `tenant`, and whether Postgres guards it. */
 async function guarded(database: string): Promise<Map<string, boolean>> {
-  const pods = await get<{ items: { metadata: { name: string } }[] }>('pods', '-n', data, '-l', 'role=primary');
-  const primary = pods.items[0]?.metadata.name ?? 'postgres-0';
-  const query = `select c.relname || ' ' || (c.relrowsecurity and c.relforcerowsecurity) from pg_class c
+  const lines = await query(`\\connect ${database}
+    select c.relname || ' ' || (c.relrowsecurity and c.relforcerowsecurity) from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
     join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant' and not a.attisdropped
-    where c.relkind in ('r', 'p') and n.nspname = 'public'`;
-  const text = await kubectl(
-    ...[
-      'exec',
-      '-n',
-      data,
-      primary,
-      '--',
-      'psql',
-      `dbname=${database} host=/run/postgresql user=postgres`,
-      '-Atc',
-      query,
-    ],
-  );
-  return new Map(
-    text
-      .split('\n')
-      .filter(Boolean)
-      .map((line) => [line.split(' ')[0] ?? '', line.endsWith('true')] as const),
-  );
+    where c.relkind in ('r', 'p') and n.nspname = 'public'`);
+  return new Map(lines.map((line) => [line.split(' ')[0] ?? '', line.endsWith('true')] as const));
 }
 
-for (const database of ['sessions', 'identity']) {
+for (const database of ['sessions', 'identity', 'audit']) {
   test(`Postgres guards every table of ${database} that has rows of tenants`, async () => {
     const tables = await guarded(database);
     assert.ok(tables.size > 0, 'no table with a column tenant');
