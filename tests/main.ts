@@ -1,6 +1,7 @@
 /**
  * Runs every suite in turn against real servers and ends with `N passed, N failed`.
- * `node tests/main.ts [suite ...]` runs only the named ones.
+ * `node tests/main.ts [suite ...]` runs only the named ones. A file of Node's test runner that failed is run once more
+ * by itself: on a busy machine a time limit may be missed. It counts by its second run, and is named at the end.
  */
 import { spawn } from 'node:child_process';
 
@@ -10,6 +11,8 @@ interface Suite {
   readonly cwd?: string;
   /** Reads the counts out of what the runner printed. */
   readonly count: (output: string) => Counts;
+  /** Reads the files with failed tests out of what the runner printed, where single files can be run again. */
+  readonly failedFiles?: (output: string) => readonly string[];
 }
 
 interface Counts {
@@ -24,6 +27,9 @@ const nodeTest = (output: string): Counts => ({
   passed: sum(output, /^ℹ pass (\d+)$/gm),
   failed: sum(output, /^ℹ fail (\d+)$/gm) + sum(output, /^ℹ cancelled (\d+)$/gm),
 });
+const failedFiles = (output: string): readonly string[] => [
+  ...new Set([...output.matchAll(/^test at (\S+\.test\.ts):\d+:\d+$/gm)].map(([, file]) => file ?? '')),
+];
 const goTest = (output: string): Counts => ({
   passed: sum(output, /^ *--- PASS: /gm),
   failed: sum(output, /^ *--- FAIL: /gm),
@@ -37,14 +43,32 @@ const pytest = (output: string): Counts => ({
 const goTests = ['go', 'test', '-vet=off', '-v', './...'] as const;
 
 const suites: readonly Suite[] = [
-  { name: 'unit', command: ['npm', 'run', '--silent', 'test:unit'], count: nodeTest },
+  { name: 'unit', command: ['npm', 'run', '--silent', 'test:unit'], count: nodeTest, failedFiles },
   { name: 'forward', command: goTests, cwd: 'cluster/forward', count: goTest },
   { name: 'network-policy', command: goTests, cwd: 'cluster/network-policy', count: goTest },
   { name: 'slm', command: ['bash', 'services/slm/test.sh'], count: pytest },
-  { name: 'platform', command: ['npm', 'run', '--silent', 'test:platform'], count: nodeTest },
+  { name: 'platform', command: ['npm', 'run', '--silent', 'test:platform'], count: nodeTest, failedFiles },
 ];
 
-function run(suite: Suite): Promise<Counts> {
+interface Run {
+  readonly counts: Counts;
+  readonly output: string;
+}
+
+/** Files that passed only when they were run again. */
+const secondTries: string[] = [];
+
+async function runWithSecondTry(suite: Suite): Promise<Counts> {
+  const { counts, output } = await run(suite);
+  const files = counts.failed === 0 ? [] : (suite.failedFiles?.(output) ?? []);
+  if (files.length === 0) return counts;
+  const command = [process.execPath, '--test', '--test-reporter=spec', '--test-concurrency=1', ...files] as const;
+  const again = await run({ name: `${suite.name}, once more: ${files.join(', ')}`, command, count: suite.count });
+  if (again.counts.failed === 0) secondTries.push(...files);
+  return { passed: counts.passed + counts.failed - again.counts.failed, failed: again.counts.failed };
+}
+
+function run(suite: Suite): Promise<Run> {
   console.log(`\n== ${suite.name}`);
   const [program, ...args] = suite.command;
   const child = spawn(program, args, { cwd: suite.cwd, stdio: ['ignore', 'pipe', 'inherit'] });
@@ -55,7 +79,7 @@ function run(suite: Suite): Promise<Counts> {
   });
   return new Promise((resolve, reject) => {
     child.on('error', reject);
-    child.on('close', (code) => resolve(verdict(suite, output, code)));
+    child.on('close', (code) => resolve({ counts: verdict(suite, output, code), output }));
   });
 }
 
@@ -79,11 +103,12 @@ let passed = 0;
 let failed = 0;
 for (const suite of suites.filter(({ name }) => wanted.length === 0 || wanted.includes(name))) {
   const started = performance.now();
-  const counts = await run(suite);
+  const counts = await runWithSecondTry(suite);
   passed += counts.passed;
   failed += counts.failed;
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
   console.log(`== ${suite.name}: ${counts.passed} passed, ${counts.failed} failed, ${seconds} s`);
 }
+if (secondTries.length > 0) console.log(`\npassed only at the second try: ${secondTries.join(', ')}`);
 console.log(`\n${passed} passed, ${failed} failed`);
 process.exit(failed === 0 ? 0 : 1);
