@@ -28,10 +28,13 @@ async function instance(): Promise<readonly [string, number | undefined]> {
   return [metadata.uid, status.containerStatuses[0]?.restartCount];
 }
 
-/** What the nightly Job does with a certificate past two thirds of its life, it does with one that is gone as well. */
+/**
+ * What the nightly Job does with a certificate past two thirds of its life, it does with one that is gone as well. Pods
+ * keep the files of a Secret that is gone.
+ */
 async function renew(secret: string): Promise<void> {
   const job = `renewal-probe-${Date.now()}`;
-  await kubectl('patch', 'secret', secret, '-n', namespace, '--type=merge', '-p', '{"data":{"tls.crt":""}}');
+  await kubectl('delete', 'secret', secret, '-n', namespace);
   const { spec } = await get<CronJob>('cronjob', 'bootstrap-renewal', '-n', 'local-system');
   // Without an owner: the CronJob would clear it away before it was seen to be complete.
   const metadata = { name: job, namespace: 'local-system', labels: spec.jobTemplate.metadata.labels };
