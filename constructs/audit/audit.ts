@@ -4,6 +4,7 @@ import type { Endpoint, PodNetwork } from '../core/pod-network.ts';
 import type { Resources } from '../core/quantity.ts';
 import { placeOf } from '../core/region-chart.ts';
 import type { SecretPlan } from '../core/secret-plan.ts';
+import { type Reachability, servingCertificate } from '../core/serving-certificate.ts';
 import { nodePort } from '../core/validate.ts';
 import { type Connectable, DeploymentWorkload, JobWorkload, ServiceAddress } from '../core/workload.ts';
 import type { Keycloak } from '../keycloak/keycloak.ts';
@@ -15,7 +16,7 @@ const HTTPS = 8443;
 const HEALTH = 8081;
 
 /** Options of {@link Audit}. */
-export interface AuditProps {
+export interface AuditProps extends Reachability {
   /** Image `somagent/audit`. */
   readonly image: string;
   /** Where its certificate and the key of the log are asked for. */
@@ -42,12 +43,6 @@ export interface AuditProps {
    * @default 'somagent-gateway'
    */
   readonly audience?: string;
-  /** Opens the HTTPS port on every node. @default reachable within the cluster only */
-  readonly exposure?: { readonly nodePort: number };
-  /** Further DNS names of the certificate. @default ['localhost'] when exposed */
-  readonly certificateNames?: readonly string[];
-  /** IP addresses of the certificate. @default ['127.0.0.1'] when exposed */
-  readonly certificateAddresses?: readonly string[];
   /** Of the pod. @default 50m and 160Mi promised, 512Mi at most */
   readonly resources?: Resources;
 }
@@ -113,7 +108,14 @@ export class Audit extends Construct implements Endpoint {
       env: environment(props),
       ports: { https: HTTPS, health: HEALTH },
       secrets: [
-        { path: '/secrets/audit-tls', secret: this.#certificate(props, namespace) },
+        {
+          path: '/secrets/audit-tls',
+          secret: servingCertificate(
+            props.plan,
+            { instance: this.#instance, host: this.host, namespace: namespace },
+            props,
+          ),
+        },
         { path: '/secrets/log-key', secret: plan.signingKey(witness.logKey, 'Ed25519', namespace) },
       ],
       replicas: 1,
@@ -126,22 +128,6 @@ export class Audit extends Construct implements Endpoint {
         liveness: { scheme: 'http', port: HEALTH, path: '/healthz', periodSeconds: 10 },
       },
     });
-  }
-
-  #certificate(props: AuditProps, namespace: string) {
-    const { exposure } = props;
-    const { certificateNames = exposure ? ['localhost'] : [], certificateAddresses = exposure ? ['127.0.0.1'] : [] } =
-      props;
-    return props.plan.certificate(
-      `${this.#instance}-tls`,
-      {
-        commonName: this.#instance,
-        dnsNames: [this.#instance, this.host, ...certificateNames],
-        ipAddresses: certificateAddresses,
-        usages: ['server'],
-      },
-      namespace,
-    );
   }
 }
 

@@ -4,6 +4,7 @@ import type { Endpoint, PodNetwork } from '../core/pod-network.ts';
 import type { Resources } from '../core/quantity.ts';
 import { placeOf } from '../core/region-chart.ts';
 import type { SecretPlan } from '../core/secret-plan.ts';
+import { type Reachability, servingCertificate } from '../core/serving-certificate.ts';
 import { nodePort } from '../core/validate.ts';
 import { type Connectable, DeploymentWorkload, ServiceAddress } from '../core/workload.ts';
 import type { Keycloak } from '../keycloak/keycloak.ts';
@@ -14,7 +15,7 @@ const HTTPS = 8443;
 const HEALTH = 8081;
 
 /** Options of {@link Gateway}. */
-export interface GatewayProps {
+export interface GatewayProps extends Reachability {
   /** Image `somagent/gateway`. */
   readonly image: string;
   /** Where the certificate is asked for. */
@@ -48,12 +49,6 @@ export interface GatewayProps {
    * @default 'sessions'
    */
   readonly taskQueue?: string;
-  /** Opens the HTTPS port on every node. @default reachable within the cluster only */
-  readonly exposure?: { readonly nodePort: number };
-  /** Further DNS names of the certificate. @default ['localhost'] when exposed */
-  readonly certificateNames?: readonly string[];
-  /** IP addresses of the certificate. @default ['127.0.0.1'] when exposed */
-  readonly certificateAddresses?: readonly string[];
   /** Number of pods. @default 2 */
   readonly replicas?: number;
   /** Of each pod. @default 50m and 128Mi promised, 384Mi at most */
@@ -90,7 +85,16 @@ export class Gateway extends Construct implements Endpoint {
       scratch: Policy.cache,
       env: environment(props),
       ports: { https: HTTPS, health: HEALTH },
-      secrets: [{ path: '/secrets/gateway-tls', secret: this.#certificate(props, identity.instance) }],
+      secrets: [
+        {
+          path: '/secrets/gateway-tls',
+          secret: servingCertificate(
+            props.plan,
+            { instance: identity.instance, host: this.host, namespace: placeOf(this).namespace },
+            props,
+          ),
+        },
+      ],
       replicas: props.replicas ?? 2,
       resources: props.resources ?? { cpu: '50m', memory: '128Mi', memoryLimit: '384Mi' },
       // Open streams end before the pod does.
@@ -103,22 +107,6 @@ export class Gateway extends Construct implements Endpoint {
     this.network = server.network;
     this.network.allowTo(props.identity.network, [props.identity.port]);
     if (props.exposure) this.network.allowFromAnywhere(HTTPS);
-  }
-
-  #certificate(props: GatewayProps, instance: string) {
-    const { exposure } = props;
-    const { certificateNames = exposure ? ['localhost'] : [], certificateAddresses = exposure ? ['127.0.0.1'] : [] } =
-      props;
-    return props.plan.certificate(
-      `${instance}-tls`,
-      {
-        commonName: instance,
-        dnsNames: [instance, this.host, ...certificateNames],
-        ipAddresses: certificateAddresses,
-        usages: ['server'],
-      },
-      placeOf(this).namespace,
-    );
   }
 }
 

@@ -5,6 +5,7 @@ import type { ApiServerAddress, Endpoint, PodNetwork } from '../core/pod-network
 import type { Resources } from '../core/quantity.ts';
 import { type Plane, placeOf, planeNamespace } from '../core/region-chart.ts';
 import type { SecretPlan } from '../core/secret-plan.ts';
+import { type Reachability, servingCertificate } from '../core/serving-certificate.ts';
 import { nodePort } from '../core/validate.ts';
 import {
   type Connectable,
@@ -24,7 +25,7 @@ const TARGET = 'identity';
 const KEYCLOAK_CLIENT = 'somagent-identity';
 
 /** Options of {@link Identity}. */
-export interface IdentityProps {
+export interface IdentityProps extends Reachability {
   /** Image `somagent/identity`. */
   readonly image: string;
   /** Where the certificate is asked for. */
@@ -44,12 +45,6 @@ export interface IdentityProps {
    * @default 'somagent-gateway'
    */
   readonly audience?: string;
-  /** Opens the HTTPS port on every node. @default reachable within the cluster only */
-  readonly exposure?: { readonly nodePort: number };
-  /** Further DNS names of the certificate. @default ['localhost'] when exposed */
-  readonly certificateNames?: readonly string[];
-  /** IP addresses of the certificate. @default ['127.0.0.1'] when exposed */
-  readonly certificateAddresses?: readonly string[];
   /** Number of pods. @default 1 */
   readonly replicas?: number;
   /** Of each pod. @default 50m and 128Mi promised, 384Mi at most */
@@ -144,7 +139,14 @@ export class Identity extends Construct implements Connectable, Endpoint {
       env: this.#environment(props),
       ports: { https: HTTPS, health: HEALTH },
       secrets: [
-        { path: '/secrets/identity-tls', secret: this.#certificate(props, namespace) },
+        {
+          path: '/secrets/identity-tls',
+          secret: servingCertificate(
+            props.plan,
+            { instance: this.#instance, host: this.host, namespace: namespace },
+            props,
+          ),
+        },
         { path: '/secrets/keycloak-client', secret: props.keycloak.clientSecret(KEYCLOAK_CLIENT, namespace) },
         { path: '/secrets/ca', secret: props.plan.authorityCertificate(namespace) },
       ],
@@ -177,21 +179,5 @@ export class Identity extends Construct implements Connectable, Endpoint {
       WORKLOAD_AUDIENCE: workloadAudience(TARGET),
       WORKLOAD_CALLERS: { late: () => [...this.#callers].sort().join(',') },
     };
-  }
-
-  #certificate(props: IdentityProps, namespace: string) {
-    const { exposure } = props;
-    const { certificateNames = exposure ? ['localhost'] : [], certificateAddresses = exposure ? ['127.0.0.1'] : [] } =
-      props;
-    return props.plan.certificate(
-      `${this.#instance}-tls`,
-      {
-        commonName: this.#instance,
-        dnsNames: [this.#instance, this.host, ...certificateNames],
-        ipAddresses: certificateAddresses,
-        usages: ['server'],
-      },
-      namespace,
-    );
   }
 }
