@@ -3,8 +3,7 @@
  * Postgres, over HTTPS.
  */
 import assert from 'node:assert/strict';
-import { generateKeyPairSync } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -14,9 +13,8 @@ import { Accounts } from '@somagent/identity/accounts.ts';
 import { Ledger, ownWork } from '@somagent/identity/ledger.ts';
 import { issuer, type Replica, TestService } from '@somagent/identity/testing/service.ts';
 import { ControlState, createLogger, fetchTrusting } from '@somagent/kit';
-import { compileCorpus } from '@somagent/policies/bundle/corpus.ts';
-import { folderShelf, publish } from '@somagent/policies/bundle/publish.ts';
-import { FolderSource, PolicyEngine } from '@somagent/policy';
+import { startTestPolicy } from '@somagent/policies/testing.ts';
+import type { PolicyEngine } from '@somagent/policy';
 import { ensureModel, locateModel, objectOf, RelationChecker, type Tuple, userOf } from '@somagent/relations';
 import { hasOpenFga, startOpenFga, type TestOpenFga } from '@somagent/relations/testing/openfga.ts';
 import { createLocalJWKSet, exportJWK, generateKeyPair, SignJWT } from 'jose';
@@ -134,12 +132,7 @@ describe('a governed server and its neighbours', {
   }
 
   async function preparePolicy(): Promise<void> {
-    const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-    const publicKeyFile = join(folder, 'policy.pem');
-    await writeFile(publicKeyFile, publicKey.export({ type: 'spki', format: 'pem' }));
-    await publish(compileCorpus(), privateKey, folderShelf(join(folder, 'policy')));
-    policy = new PolicyEngine({ source: new FolderSource(join(folder, 'policy')), publicKeyFile });
-    await policy.start();
+    policy = await startTestPolicy(folder);
   }
 
   async function serve(): Promise<void> {

@@ -1,4 +1,3 @@
-import { generateKeyPairSync } from 'node:crypto';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,9 +11,7 @@ import {
   TokenVerifier,
 } from '@somagent/governance';
 import { ControlView, createLogger, KafkaProducer } from '@somagent/kit';
-import { compileCorpus } from '@somagent/policies/bundle/corpus.ts';
-import { folderShelf, publish } from '@somagent/policies/bundle/publish.ts';
-import { FolderSource, PolicyEngine } from '@somagent/policy';
+import { startTestPolicy } from '@somagent/policies/testing.ts';
 import { createLocalJWKSet, exportJWK, generateKeyPair, SignJWT } from 'jose';
 import { createHandlers } from '../api/handlers.ts';
 import { routes } from '../api/routes.ts';
@@ -53,7 +50,7 @@ export interface TestAuditService {
 export async function startAuditService(): Promise<TestAuditService> {
   const folder = await mkdtemp(join(tmpdir(), 'somagent-audit-'));
   await writeFiles(folder);
-  const [audit, policy] = await Promise.all([startAuditDatabase(), startPolicy(folder)]);
+  const [audit, policy] = await Promise.all([startAuditDatabase(), startTestPolicy(folder)]);
   const { publicKey, privateKey } = await generateKeyPair('ES256', { extractable: true });
   const keys = createLocalJWKSet({ keys: [{ ...(await exportJWK(publicKey)), kid: 'k1', alg: 'ES256' }] });
   const log = new AuditLog(audit.database);
@@ -147,17 +144,6 @@ async function startSigning(folder: string, audit: TestAuditDatabase) {
   });
   const keys = { log: logKey.verifier, witness: witnessKey.verifier };
   return { checkpointer, tree, checkpoints, keys, witness: client.name, stop: () => server.stop() };
-}
-
-async function startPolicy(folder: string): Promise<PolicyEngine> {
-  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  const publicKeyFile = join(folder, 'policy.pub');
-  await writeFile(publicKeyFile, publicKey.export({ type: 'spki', format: 'pem' }));
-  await publish(compileCorpus(), privateKey, folderShelf(join(folder, 'policy')));
-  const policy = new PolicyEngine({ source: new FolderSource(join(folder, 'policy')), publicKeyFile });
-  await policy.start();
-  await policy.check();
-  return policy;
 }
 
 async function writeFiles(folder: string): Promise<void> {

@@ -1,4 +1,3 @@
-import { generateKeyPairSync } from 'node:crypto';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,9 +7,8 @@ import { startApiServer, type TestApiServer } from '@somagent/bootstrap/testing/
 import { waitFor } from '@somagent/bootstrap/wait.ts';
 import { type GovernedServer, serveGoverned, TokenVerifier, type VerdictRecord } from '@somagent/governance';
 import { WorkloadVerifier } from '@somagent/kit';
-import { compileCorpus } from '@somagent/policies/bundle/corpus.ts';
-import { folderShelf, publish } from '@somagent/policies/bundle/publish.ts';
-import { FolderSource, PolicyEngine } from '@somagent/policy';
+import { startTestPolicy } from '@somagent/policies/testing.ts';
+import type { PolicyEngine } from '@somagent/policy';
 import { createLocalJWKSet, exportJWK, generateKeyPair, type JWTVerifyGetKey, SignJWT } from 'jose';
 import { Accounts } from '../accounts.ts';
 import { ApiKeys } from '../api-keys.ts';
@@ -80,7 +78,11 @@ export class TestService {
 
   static async start(): Promise<TestService> {
     const folder = await mkdtemp(join(tmpdir(), 'somagent-identity-'));
-    const [database, api, policy] = await Promise.all([startIdentityDatabase(), startApiServer(), startPolicy(folder)]);
+    const [database, api, policy] = await Promise.all([
+      startIdentityDatabase(),
+      startApiServer(),
+      startTestPolicy(folder),
+    ]);
     await writeCertificates(folder);
     const { publicKey, privateKey } = await generateKeyPair('ES256', { extractable: true });
     const keys = createLocalJWKSet({ keys: [{ ...(await exportJWK(publicKey)), kid: 'k1', alg: 'ES256' }] });
@@ -225,17 +227,6 @@ function known(workloads: WorkloadVerifier): Promise<void> {
     },
     { seconds: 20 },
   );
-}
-
-async function startPolicy(folder: string): Promise<PolicyEngine> {
-  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  const publicKeyFile = join(folder, 'policy.pub');
-  await writeFile(publicKeyFile, publicKey.export({ type: 'spki', format: 'pem' }));
-  await publish(compileCorpus(), privateKey, folderShelf(join(folder, 'policy')));
-  const policy = new PolicyEngine({ source: new FolderSource(join(folder, 'policy')), publicKeyFile });
-  await policy.start();
-  await policy.check();
-  return policy;
 }
 
 async function writeCertificates(folder: string): Promise<void> {
