@@ -92,6 +92,12 @@ export class KubernetesApi {
     return this.#unlessAbsent(async () => (await this.#request('GET', await this.#path(reference))) as LiveObject);
   }
 
+  /** Whether the API server answers for a kind: it does so a moment after the definition of the kind is established. */
+  async serves(apiVersion: string, kind: string): Promise<boolean> {
+    const probe = { apiVersion, kind, metadata: { name: kind.toLowerCase() } };
+    return (await this.#unlessAbsent(() => this.#resource(probe))) !== undefined;
+  }
+
   /** Objects of one kind in a namespace, oldest first. */
   async list(
     apiVersion: string,

@@ -4,8 +4,8 @@ import type { LiveObject } from './kubernetes-api.ts';
 import { readiness } from './readiness.ts';
 
 const metadata = { name: 'x', namespace: 'n', generation: 2 };
-const nothing = { read: async () => undefined };
-const has = (object: object) => ({ read: async () => object as LiveObject });
+const nothing = { read: async () => undefined, serves: async () => false };
+const has = (object: object) => ({ ...nothing, read: async () => object as LiveObject });
 
 const condition = (type: string, status: string, more: object = {}) => ({ conditions: [{ type, status, ...more }] });
 
@@ -133,4 +133,24 @@ test('what is being deleted is not ready', async () => {
     metadata: { ...metadata, deletionTimestamp: '2026-01-01T00:00:00Z' },
   };
   assert.equal((await readiness(live, nothing)).state, 'waiting');
+});
+
+test('a definition is ready when the API server answers for each version that it serves', async () => {
+  const definition = {
+    apiVersion: 'apiextensions.k8s.io/v1',
+    kind: 'CustomResourceDefinition',
+    metadata,
+    spec: {
+      group: 'ray.io',
+      names: { kind: 'RayService' },
+      versions: [
+        { name: 'v1', served: true },
+        { name: 'v1alpha1', served: false },
+      ],
+    },
+    status: condition('Established', 'True'),
+  };
+  assert.deepEqual(await readiness(definition, nothing), { state: 'waiting', detail: 'version v1 is not served yet' });
+  const serves = async (apiVersion: string, kind: string) => apiVersion === 'ray.io/v1' && kind === 'RayService';
+  assert.equal((await readiness(definition, { ...nothing, serves })).state, 'ready');
 });

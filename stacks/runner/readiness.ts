@@ -6,6 +6,9 @@ export type Readiness =
   | { readonly state: 'waiting'; readonly detail: string }
   | { readonly state: 'failed'; readonly detail: string };
 
+/** What the rules ask of the API server. */
+type Api = Pick<KubernetesApi, 'read' | 'serves'>;
+
 const ready: Readiness = { state: 'ready' };
 const waiting = (detail: string): Readiness => ({ state: 'waiting', detail });
 const failed = (detail: string): Readiness => ({ state: 'failed', detail });
@@ -45,14 +48,14 @@ function condition(live: LiveObject, type: string): Condition | undefined {
  * Judges a live object by the rules of its kind; a kind without rules is ready as soon as it exists, a custom resource
  * when its `Ready` (or `Available`, `Established`) condition says so, or at once where its controller sets none.
  */
-export async function readiness(live: LiveObject, api: Pick<KubernetesApi, 'read'>): Promise<Readiness> {
+export async function readiness(live: LiveObject, api: Api): Promise<Readiness> {
   if (live.metadata.deletionTimestamp !== undefined) return waiting('it is being deleted');
   const rule = rules[`${live.apiVersion}/${live.kind}`];
   if (rule !== undefined) return rule(live, api);
   return isCustom(live) ? customResource(live) : ready;
 }
 
-type Rule = (live: LiveObject, api: Pick<KubernetesApi, 'read'>) => Readiness | Promise<Readiness>;
+type Rule = (live: LiveObject, api: Api) => Readiness | Promise<Readiness>;
 
 const rules: Readonly<Record<string, Rule>> = {
   'apps/v1/Deployment': deployment,
@@ -120,7 +123,7 @@ function pod(live: LiveObject): Readiness {
   return condition(live, 'Ready')?.status === 'True' ? ready : waiting(`phase ${phase ?? 'unknown'}`);
 }
 
-async function claim(live: LiveObject, api: Pick<KubernetesApi, 'read'>): Promise<Readiness> {
+async function claim(live: LiveObject, api: Api): Promise<Readiness> {
   const { phase } = statusOf(live);
   if (phase === 'Bound') return ready;
   if (phase === 'Lost') return failed('the volume behind it is lost');
@@ -131,7 +134,7 @@ async function claim(live: LiveObject, api: Pick<KubernetesApi, 'read'>): Promis
   return storageClass?.volumeBindingMode === 'WaitForFirstConsumer' ? ready : waiting(`phase ${phase ?? 'unknown'}`);
 }
 
-async function service(live: LiveObject, api: Pick<KubernetesApi, 'read'>): Promise<Readiness> {
+async function service(live: LiveObject, api: Api): Promise<Readiness> {
   const spec = live.spec as { selector?: Record<string, string>; type?: string };
   if (spec.type === 'ExternalName' || spec.selector === undefined || skipsAwait(live)) return ready;
   const reference = { apiVersion: 'v1', kind: 'Endpoints', metadata: live.metadata };
@@ -145,10 +148,21 @@ function skipsAwait(live: LiveObject): boolean {
   return live.metadata.annotations?.['pulumi.com/skipAwait'] === 'true';
 }
 
-function definition(live: LiveObject): Readiness {
+async function definition(live: LiveObject, api: Api): Promise<Readiness> {
   const refused = condition(live, 'NamesAccepted');
   if (refused?.status === 'False') return failed(refused.message ?? 'its names are taken');
-  return condition(live, 'Established')?.status === 'True' ? ready : waiting('not established yet');
+  if (condition(live, 'Established')?.status !== 'True') return waiting('not established yet');
+  const { group, names, versions } = live.spec as DefinitionSpec;
+  for (const { name } of versions.filter(({ served }) => served)) {
+    if (!(await api.serves(`${group}/${name}`, names.kind))) return waiting(`version ${name} is not served yet`);
+  }
+  return ready;
+}
+
+interface DefinitionSpec {
+  readonly group: string;
+  readonly names: { readonly kind: string };
+  readonly versions: readonly { readonly name: string; readonly served: boolean }[];
 }
 
 function isCustom(live: LiveObject): boolean {

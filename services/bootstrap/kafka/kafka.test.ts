@@ -51,6 +51,10 @@ let brokers: Brokers;
 before(async () => {
   kafka = await startKafka({ nodes: 3 });
   brokers = { addresses: kafka.brokers, ca: kafka.ca };
+  await atEachBroker('all brokers', async (one) => {
+    const known = await withAdmin(one, kafka.admin, (admin) => admin.metadata({ topics: [], forceUpdate: true }));
+    assert.equal(known.brokers.size, kafka.brokers.length);
+  });
 });
 after(() => kafka?.stop());
 
@@ -59,13 +63,33 @@ const apply = (changes: Partial<KafkaPlan> = {}, secrets: readonly Credentials[]
 const asAdmin = <T>(work: (admin: Admin) => Promise<T>): Promise<T> => withAdmin(brokers, kafka.admin, work);
 const nothing = { created: 0, repaired: 0, removed: 0 };
 
-/** Each broker applies a changed credential a moment after the controller has acknowledged it. */
-async function becomes(user: Credentials, admitted: boolean): Promise<void> {
+/** Each broker applies a change a moment after the controller has acknowledged it. */
+async function atEachBroker(name: string, check: (one: Brokers) => Promise<void>): Promise<void> {
   for (const address of brokers.addresses) {
-    const one = { ...brokers, addresses: [address] };
-    const attempt = async () => assert.equal(await canSignIn(one, user), admitted, `${user.username} at ${address}`);
-    await waitFor({ name: 'the credential', address, fix: '' }, attempt, { seconds: 20 });
+    await waitFor({ name, address, fix: '' }, () => check({ ...brokers, addresses: [address] }), { seconds: 20 });
   }
+}
+
+function becomes(user: Credentials, admitted: boolean): Promise<void> {
+  return atEachBroker('the credential', async (one) => {
+    assert.equal(await canSignIn(one, user), admitted, `${user.username} at ${one.addresses.join()}`);
+  });
+}
+
+/** The rules are the last of a plan; brokers apply changes in the order in which they were made. */
+function ruleIsInForce(user: string, resourceName: string): Promise<void> {
+  return atEachBroker('the rule', async (one) => {
+    const [resource] = await withAdmin(one, kafka.admin, (admin) =>
+      admin.describeAcls({
+        filter: {
+          ...{ resourceType: ResourceTypes.GROUP, resourceName, resourcePatternType: ResourcePatternTypes.LITERAL },
+          ...{ principal: `User:${user}`, host: null },
+          ...{ operation: AclOperations.ANY, permissionType: AclPermissionTypes.ANY },
+        },
+      }),
+    );
+    assert.equal(resource?.acls.length, 1, `the rule of ${user} at ${one.addresses.join()}`);
+  });
 }
 
 /** The error that the brokers give to a user, by Kafka's own name. */
@@ -108,6 +132,7 @@ async function consume(user: Credentials, topic: string, groupId: string): Promi
 describe('a plan', () => {
   test('is carried out once; again it changes nothing', async () => {
     assert.deepEqual(await apply(), { ...nothing, created: 7, unchanged: 0 });
+    await ruleIsInForce('reader', 'reader');
     assert.deepEqual(await apply(), { ...nothing, unchanged: 7 });
     const { topics } = await asAdmin((admin) => admin.metadata({ topics: ['audit.session'], forceUpdate: true }));
     assert.deepEqual(
