@@ -2,6 +2,7 @@ import type { z } from 'zod';
 import type { EventContract } from './contract.ts';
 import { auditControl } from './contracts/audit-control.ts';
 import { auditIdentity } from './contracts/audit-identity.ts';
+import { auditMemory } from './contracts/audit-memory.ts';
 import { auditSession } from './contracts/audit-session.ts';
 import { identityChanges } from './contracts/identity-changes.ts';
 import { sessionLifecycle } from './contracts/session-lifecycle.ts';
@@ -14,6 +15,7 @@ export const contracts = {
   'audit.identity': auditIdentity,
   'audit.session': auditSession,
   'audit.control': auditControl,
+  'audit.memory': auditMemory,
   'verdict.decisions': verdictDecisions,
   'usage.tokens': usageTokens,
   'session.lifecycle': sessionLifecycle,

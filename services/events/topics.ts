@@ -1,5 +1,13 @@
 /** Services that speak with Kafka. Each is a user of its own; the name is the SCRAM user and the consumer group. */
-export const services = ['gateway', 'orchestrator', 'identity', 'audit', 'relations'] as const;
+export const services = [
+  'gateway',
+  'orchestrator',
+  'identity',
+  'audit',
+  'relations',
+  'analytics',
+  'memory-gateway',
+] as const;
 
 /** A service that speaks with Kafka. */
 export type ServiceName = (typeof services)[number];
@@ -32,7 +40,7 @@ export const topics = {
     ...kept,
     description: 'What was done in sessions, and by whom',
     producers: ['orchestrator'],
-    consumers: ['audit'],
+    consumers: ['audit', 'analytics'],
     key: 'id of the session',
   },
   'audit.control': {
@@ -42,25 +50,32 @@ export const topics = {
     consumers: ['audit'],
     key: 'what is controlled',
   },
+  'audit.memory': {
+    ...kept,
+    description: 'What was remembered, forgotten and exported, never the text',
+    producers: ['memory-gateway'],
+    consumers: ['audit'],
+    key: 'whose memories they are',
+  },
   'verdict.decisions': {
     ...kept,
     description: 'Each verdict of the policy: who, what, on what, allow or deny, by which rule',
-    producers: ['gateway', 'orchestrator', 'identity', 'audit', 'relations'],
-    consumers: ['audit'],
+    producers: ['gateway', 'orchestrator', 'identity', 'audit', 'relations', 'analytics', 'memory-gateway'],
+    consumers: ['audit', 'analytics'],
     key: 'id of the request',
   },
   'usage.tokens': {
     ...kept,
-    description: 'What a turn has consumed',
-    producers: ['orchestrator'],
-    consumers: [],
-    key: 'id of the session',
+    description: 'What a turn or a request to a model has consumed',
+    producers: ['orchestrator', 'gateway'],
+    consumers: ['analytics'],
+    key: 'id of the session, or of the subject where there is none',
   },
   'session.lifecycle': {
     ...kept,
     description: 'Sessions that open and close, with their owner',
     producers: ['orchestrator'],
-    consumers: ['relations'],
+    consumers: ['relations', 'analytics'],
     key: 'id of the session',
   },
   'identity.changes': {
