@@ -12,6 +12,15 @@ about(type, roles, capability, audit) := object.union(
 	{"action": {"service": "data"}, "resource": {"type": type, "id": "x-1"}},
 )
 
+worker := "system:serviceaccount:north-runtime:orchestrator"
+
+remembers(resource, relation) := object.union_n([
+	fixtures.workload(worker, "data", "memory:write"),
+	{"resource": {"type": "memory"}},
+	{"resource": resource},
+	{"relation": relation},
+])
+
 held := {"relation": {"required": "can_use", "held": true}}
 
 caller := "system:serviceaccount:north-identity:identity"
@@ -37,6 +46,19 @@ test_allowed[note] if {
 			object.union(about("audit", ["operator"], "audit:read", "read"), {"resource": {"tenant": "globex"}}),
 			"allow_by_role",
 			"a role of the subject has audit:read",
+		],
+		"the orchestrator remembers for one who holds the relation": [
+			remembers({}, {"required": "owner", "held": true}),
+			"allow_on_behalf",
+			"orchestrator asks for one whose relation is held",
+		],
+		"a tenant's administrator forgets what it manages": [
+			object.union(
+				about("memory", ["tenant-admin"], "memory:forget", "write"),
+				{"relation": {"required": "can_manage", "held": true}},
+			),
+			"allow_by_role",
+			"a role of the subject has memory:forget",
 		],
 		"a listed workload uses a secret": [
 			object.union(fixtures.workload(caller, "data", "key:verify"), {"resource": {"type": "api-key"}}),
@@ -97,6 +119,44 @@ test_denied[note] if {
 			about("audit", ["operator"], "audit:read", "write"),
 			"deny_restricted_write",
 			"restricted data is only appended by its own service",
+		],
+		"the orchestrator remembers without a relation": [
+			remembers({}, {"required": null, "held": null}),
+			"deny_personal_without_relation",
+			"personal data needs a relation that is held",
+		],
+		"the orchestrator remembers for one who does not hold the relation": [
+			remembers({}, {"required": "owner", "held": false}),
+			"deny_relation",
+			"the relation owner is not held",
+		],
+		"the orchestrator remembers for nobody's tenant": [
+			remembers({"tenant": null}, {"required": "owner", "held": true}),
+			"deny_other_tenant",
+			"the data is not of the tenant platform",
+		],
+		"the orchestrator writes a session as data": [
+			remembers({"type": "session"}, {"required": "owner", "held": true}),
+			"deny_other_tenant",
+			"the data is not of the tenant platform",
+		],
+		"the orchestrator reads an API key": [
+			remembers({"type": "api-key"}, {"required": "owner", "held": true}),
+			"deny_secret",
+			"secret data is for listed workloads only",
+		],
+		"the orchestrator forgets": [
+			object.union(
+				remembers({}, {"required": "owner", "held": true}),
+				{"action": {"capability": "memory:forget"}},
+			),
+			"deny_other_tenant",
+			"the data is not of the tenant platform",
+		],
+		"a workload that the memory gateway does not serve": [
+			object.union(remembers({}, {"required": "owner", "held": true}), {"subject": {"id": caller}}),
+			"deny_other_tenant",
+			"the data is not of the tenant platform",
 		],
 		"a memory without a relation": [
 			about("memory", ["member"], "memory:read", "read"),
