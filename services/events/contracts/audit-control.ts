@@ -7,6 +7,13 @@ const ofTenant = (data: { readonly tenant: string }) => `tenant/${data.tenant}`;
 const ofUser = (data: { readonly userId: string }) => `user/${data.userId}`;
 const ofHalt = () => 'halt';
 const ofTraining = () => 'training';
+const budget = {
+  scope: z.enum(['tenant', 'team', 'persona', 'session']),
+  id: z.string().min(1),
+  period: z.enum(['day', 'month', 'total']),
+};
+const ofBudget = ({ scope, id, period }: { readonly scope: string; readonly id: string; readonly period: string }) =>
+  `budget/${scope}/${id}/${period}`;
 
 /** Events of the topic `audit.control`. */
 export const auditControl = {
@@ -81,6 +88,23 @@ export const auditControl = {
     description: 'Training was locked again, or a proposal to unlock it was refused or ran out',
     data: z.object({ proposalId: z.uuid().nullable(), reason }),
     aggregate: ofTraining,
+  }),
+  'budget.set': contract({
+    version: 1,
+    description: 'A budget was set or changed; null limits nothing',
+    data: z.object({
+      ...budget,
+      tokens: z.int().min(0).nullable(),
+      /** Whole millionths of a US dollar. */
+      costMicros: z.int().min(0).nullable(),
+    }),
+    aggregate: ofBudget,
+  }),
+  'budget.removed': contract({
+    version: 1,
+    description: 'A budget was removed: what it limited is limited by the others alone',
+    data: z.object(budget),
+    aggregate: ofBudget,
   }),
   'policy.loaded': contract({
     version: 1,

@@ -1,0 +1,18 @@
+export { type Budget, type BudgetKey, type BudgetUse, listBudgets, putBudget, removeBudget } from './administration.ts';
+export {
+  type Actual,
+  type BudgetRequest,
+  type Outcome,
+  type Period,
+  periods,
+  type Refusal,
+  type Reservation,
+  type ReserveOptions,
+  release,
+  reserve,
+  type Scope,
+  scopes,
+  settle,
+} from './budget.ts';
+export { budgetMigration, budgetTables, grantBudgets } from './migration.ts';
+export { BudgetSweeper, type BudgetSweeperOptions, returnExpired } from './sweeper.ts';

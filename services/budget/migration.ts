@@ -1,0 +1,240 @@
+import { isolateTenants } from '@somagent/kit/tenancy.ts';
+import { type Kysely, sql } from 'kysely';
+import type { Migration } from 'kysely/migration';
+
+/** The tables of budgets; all of them have rows of tenants. */
+export const budgetTables = ['budget', 'budget_use', 'budget_reservation'] as const;
+
+/**
+ * Creates the tables and functions of budgets; goes into the migrations of the service that owns the database, after
+ * its outbox. Locks are taken in one order everywhere, so that no two requests can wait for each other: first the
+ * reservation, then uses by (tenant, scope, id, period, starts_at).
+ */
+export const budgetMigration: Migration = {
+  async up(db: Kysely<unknown>) {
+    await createTables(db);
+    await createReserve(db);
+    await createSettle(db);
+    await createReturn(db);
+    for (const table of budgetTables) await isolateTenants(db, table);
+  },
+};
+
+/** For the owner, after its migrations: lets another role reserve, settle and administer, one tenant at a time. */
+export async function grantBudgets<Tables>(db: Kysely<Tables>, role: string): Promise<void> {
+  for (const table of budgetTables) {
+    await sql`grant select, insert, update, delete on ${sql.table(table)} to ${sql.ref(role)}`.execute(db);
+  }
+}
+
+async function createTables(db: Kysely<unknown>): Promise<void> {
+  await sql`
+    create table budget (
+      tenant text not null,
+      scope text not null check (scope in ('tenant', 'team', 'persona', 'session')),
+      -- '*' is the budget of each one that has none of its own.
+      id text not null,
+      period text not null check (period in ('day', 'month', 'total')),
+      tokens bigint check (tokens >= 0),
+      cost_micros bigint check (cost_micros >= 0),
+      changed_at timestamptz(3) not null default clock_timestamp(),
+      primary key (tenant, scope, id, period),
+      check (tokens is not null or cost_micros is not null)
+    )`.execute(db);
+  // Half of each page stays free: an update then touches no index.
+  await sql`
+    create table budget_use (
+      tenant text not null,
+      scope text not null,
+      id text not null,
+      period text not null,
+      starts_at timestamptz not null,
+      used_tokens bigint not null default 0,
+      used_micros bigint not null default 0,
+      held_tokens bigint not null default 0 check (held_tokens >= 0),
+      held_micros bigint not null default 0 check (held_micros >= 0),
+      primary key (tenant, scope, id, period, starts_at)
+    ) with (fillfactor = 50)`.execute(db);
+  await sql`
+    create table budget_reservation (
+      tenant text not null,
+      request_id uuid not null,
+      state text not null check (state in ('held', 'settled', 'released', 'returned')),
+      tokens bigint not null check (tokens >= 0),
+      micros bigint not null check (micros >= 0),
+      -- The uses that it holds, side by side.
+      scopes text[] not null,
+      ids text[] not null,
+      periods text[] not null,
+      starts timestamptz[] not null,
+      expires_at timestamptz not null,
+      -- The event to be told if nobody settles.
+      unsettled jsonb,
+      primary key (tenant, request_id)
+    )`.execute(db);
+  await sql`create index budget_reservation_expiry on budget_reservation (state, expires_at)`.execute(db);
+}
+
+/** One round trip: finds the budgets that apply, locks their uses, and reserves in all of them or in none. */
+async function createReserve(db: Kysely<unknown>): Promise<void> {
+  await sql`
+    create function budget_reserve(
+      p_tenant text, p_request uuid, p_team text, p_persona text, p_session text,
+      p_tokens bigint, p_micros bigint, p_seconds integer, p_unsettled jsonb
+    ) returns table (
+      verdict text, expires_at timestamptz, scope text, id text, period text, unit text,
+      allowed bigint, used bigint, renews_at timestamptz
+    ) language plpgsql as $$
+    #variable_conflict use_column
+    declare
+      v_now timestamptz := clock_timestamp();
+      v_until timestamptz := v_now + make_interval(secs => p_seconds);
+      v_scopes text[]; v_ids text[]; v_periods text[]; v_starts timestamptz[];
+      v_tokens bigint[]; v_micros bigint[];
+      v_use record; v_unit text; v_allowed bigint; v_used bigint;
+    begin
+      select coalesce(array_agg(b.scope order by b.scope, b.own, b.period), '{}'),
+        coalesce(array_agg(b.own order by b.scope, b.own, b.period), '{}'),
+        coalesce(array_agg(b.period order by b.scope, b.own, b.period), '{}'),
+        coalesce(array_agg(b.start order by b.scope, b.own, b.period), '{}'),
+        coalesce(array_agg(b.tokens order by b.scope, b.own, b.period), '{}'),
+        coalesce(array_agg(b.cost_micros order by b.scope, b.own, b.period), '{}')
+      into v_scopes, v_ids, v_periods, v_starts, v_tokens, v_micros
+      from (
+        select distinct on (b.scope, b.period) b.scope, s.own, b.period, b.tokens, b.cost_micros,
+          case b.period when 'total' then timestamptz 'epoch'
+            else date_trunc(b.period, v_now at time zone 'utc') at time zone 'utc' end as start
+        from (values ('tenant', p_tenant), ('team', p_team), ('persona', p_persona), ('session', p_session)) s (kind, own)
+        join budget b on b.tenant = p_tenant and b.scope = s.kind and b.id in (s.own, '*')
+        where s.own is not null
+        order by b.scope, b.period, b.id = '*'
+      ) b;
+
+      insert into budget_reservation values (p_tenant, p_request, 'held', p_tokens, p_micros,
+        v_scopes, v_ids, v_periods, v_starts, v_until, p_unsettled) on conflict do nothing;
+      if not found then
+        update budget_reservation r set expires_at = v_until
+          where r.tenant = p_tenant and r.request_id = p_request and r.state = 'held' returning r.expires_at into v_until;
+        return query select case when found then 'repeated' else 'ended' end, case when found then v_until end,
+          null::text, null::text, null::text, null::text, null::bigint, null::bigint, null::timestamptz;
+        return;
+      end if;
+
+      insert into budget_use (tenant, scope, id, period, starts_at)
+        select p_tenant, w.* from unnest(v_scopes, v_ids, v_periods, v_starts) w (scope, id, period, starts_at)
+        where not exists (select 1 from budget_use u where u.tenant = p_tenant and u.scope = w.scope and u.id = w.id
+          and u.period = w.period and u.starts_at = w.starts_at)
+        order by w.scope, w.id, w.period
+        on conflict do nothing;
+
+      for v_use in
+        select u.*, w.tokens as most_tokens, w.micros as most_micros from budget_use u
+        join unnest(v_scopes, v_ids, v_periods, v_starts, v_tokens, v_micros)
+          w (scope, id, period, starts_at, tokens, micros)
+          on u.scope = w.scope and u.id = w.id and u.period = w.period and u.starts_at = w.starts_at
+        where u.tenant = p_tenant
+        order by u.tenant, u.scope, u.id, u.period, u.starts_at
+        for update of u
+      loop
+        v_unit := case
+          when v_use.used_tokens + v_use.held_tokens + p_tokens > v_use.most_tokens then 'tokens'
+          when v_use.used_micros + v_use.held_micros + p_micros > v_use.most_micros then 'costMicros' end;
+        if v_unit is not null then
+          delete from budget_reservation r where r.tenant = p_tenant and r.request_id = p_request;
+          v_allowed := case v_unit when 'tokens' then v_use.most_tokens else v_use.most_micros end;
+          v_used := case v_unit when 'tokens' then v_use.used_tokens + v_use.held_tokens
+            else v_use.used_micros + v_use.held_micros end;
+          return query select
+            case when exists (select 1 from budget_reservation r where r.tenant = p_tenant and r.state = 'held'
+              and r.expires_at <= v_now) then 'refused, with expired' else 'refused' end,
+            null::timestamptz, v_use.scope, v_use.id, v_use.period, v_unit, v_allowed, v_used,
+            case v_use.period when 'total' then null
+              else (v_use.starts_at at time zone 'utc' + ('1 ' || v_use.period)::interval) at time zone 'utc' end;
+          return;
+        end if;
+      end loop;
+
+      update budget_use u set held_tokens = u.held_tokens + p_tokens, held_micros = u.held_micros + p_micros
+        from unnest(v_scopes, v_ids, v_periods, v_starts) w (scope, id, period, starts_at)
+        where u.tenant = p_tenant and u.scope = w.scope and u.id = w.id and u.period = w.period
+          and u.starts_at = w.starts_at;
+      return query select 'granted', v_until, null::text, null::text, null::text, null::text, null::bigint,
+        null::bigint, null::timestamptz;
+    end $$`.execute(db);
+}
+
+/** Ends a reservation with what was really used. One that has expired is charged too: it was used. */
+async function createSettle(db: Kysely<unknown>): Promise<void> {
+  await sql`
+    create function budget_settle(p_tenant text, p_request uuid, p_state text, p_tokens bigint, p_micros bigint)
+    returns table (outcome text, tell boolean) language plpgsql as $$
+    declare
+      v_known budget_reservation;
+      v_tokens bigint; v_micros bigint;
+    begin
+      select * into v_known from budget_reservation r
+        where r.tenant = p_tenant and r.request_id = p_request for update;
+      if not found then return query select 'unknown', false; return; end if;
+      if v_known.state in ('settled', 'released') then return query select 'repeated', false; return; end if;
+
+      -- What has expired holds nothing any more.
+      v_tokens := case v_known.state when 'held' then v_known.tokens else 0 end;
+      v_micros := case v_known.state when 'held' then v_known.micros else 0 end;
+      perform 1 from budget_use u
+        join unnest(v_known.scopes, v_known.ids, v_known.periods, v_known.starts) w (scope, id, period, starts_at)
+          on u.scope = w.scope and u.id = w.id and u.period = w.period and u.starts_at = w.starts_at
+        where u.tenant = p_tenant order by u.tenant, u.scope, u.id, u.period, u.starts_at for update of u;
+      update budget_use u set held_tokens = u.held_tokens - v_tokens, held_micros = u.held_micros - v_micros,
+          used_tokens = u.used_tokens + p_tokens, used_micros = u.used_micros + p_micros
+        from unnest(v_known.scopes, v_known.ids, v_known.periods, v_known.starts) w (scope, id, period, starts_at)
+        where u.tenant = p_tenant and u.scope = w.scope and u.id = w.id and u.period = w.period
+          and u.starts_at = w.starts_at;
+      update budget_reservation r set state = p_state where r.tenant = p_tenant and r.request_id = p_request;
+      return query select case v_known.state when 'held' then p_state else 'late' end,
+        v_known.state = 'held' or v_known.unsettled is null;
+    end $$`.execute(db);
+}
+
+/** Returns what expired reservations hold, and tells the event that each has left for this case. */
+async function createReturn(db: Kysely<unknown>): Promise<void> {
+  await sql`
+    create function budget_return(p_most integer) returns integer language plpgsql as $$
+    declare
+      v_tenants text[]; v_requests uuid[];
+    begin
+      select array_agg(c.tenant), array_agg(c.request_id) into v_tenants, v_requests from (
+        select r.tenant, r.request_id from budget_reservation r
+        where r.state = 'held' and r.expires_at <= clock_timestamp()
+        order by r.expires_at limit p_most for update skip locked) c;
+      if v_tenants is null then return 0; end if;
+
+      perform 1 from budget_use u where exists (
+          select 1 from unnest(v_tenants, v_requests) c (tenant, request_id)
+          join budget_reservation r on r.tenant = c.tenant and r.request_id = c.request_id
+          cross join unnest(r.scopes, r.ids, r.periods, r.starts) w (scope, id, period, starts_at)
+          where u.tenant = r.tenant and u.scope = w.scope and u.id = w.id and u.period = w.period
+            and u.starts_at = w.starts_at)
+        order by u.tenant, u.scope, u.id, u.period, u.starts_at for update;
+      update budget_use u set held_tokens = u.held_tokens - h.tokens, held_micros = u.held_micros - h.micros
+        from (
+          select r.tenant, w.scope, w.id, w.period, w.starts_at, sum(r.tokens) as tokens, sum(r.micros) as micros
+          from unnest(v_tenants, v_requests) c (tenant, request_id)
+          join budget_reservation r on r.tenant = c.tenant and r.request_id = c.request_id
+          cross join unnest(r.scopes, r.ids, r.periods, r.starts) w (scope, id, period, starts_at)
+          group by 1, 2, 3, 4, 5
+        ) h
+        where u.tenant = h.tenant and u.scope = h.scope and u.id = h.id and u.period = h.period
+          and u.starts_at = h.starts_at;
+      insert into outbox (id, topic, key, value, headers)
+        select (r.unsettled #>> '{value,id}')::uuid, r.unsettled ->> 'topic', r.unsettled ->> 'key',
+          r.unsettled -> 'value', r.unsettled -> 'headers'
+        from unnest(v_tenants, v_requests) c (tenant, request_id)
+        join budget_reservation r on r.tenant = c.tenant and r.request_id = c.request_id
+        where r.unsettled is not null
+        on conflict (id) do nothing;
+      update budget_reservation r set state = 'returned'
+        from unnest(v_tenants, v_requests) c (tenant, request_id)
+        where r.tenant = c.tenant and r.request_id = c.request_id;
+      return cardinality(v_tenants);
+    end $$`.execute(db);
+}
