@@ -1,0 +1,64 @@
+import { quotaMigration } from '@somagent/governance/quota-migration.ts';
+import { isolateTenants, outboxMigration } from '@somagent/kit';
+import { type Kysely, sql } from 'kysely';
+import { type Migration, type MigrationResult, Migrator } from 'kysely/migration';
+
+const tables: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`
+      create table memory (
+        tenant text not null,
+        id uuid not null,
+        owner text not null check (owner <> ''),
+        team text,
+        persona text,
+        session_id uuid,
+        kind text not null check (kind in ('episodic', 'semantic', 'summary')),
+        text text not null check (text <> ''),
+        content_hash bytea not null check (length(content_hash) = 32),
+        importance real not null check (importance between 0 and 1),
+        seen integer not null default 1,
+        duplicate_of uuid,
+        created_at timestamptz(3) not null default clock_timestamp(),
+        expires_at timestamptz(3),
+        search tsvector not null generated always as (to_tsvector('english', text)) stored,
+        primary key (tenant, id),
+        -- The same, said again in the same scope, is the same memory.
+        constraint memory_content unique nulls not distinct
+          (tenant, owner, team, persona, session_id, kind, content_hash)
+      )`.execute(db);
+    // Row-level security lets only leakproof operators use an index: equality does, a full-text match does not. So a
+    // scope is found by an index, and the words are matched within it.
+    for (const column of ['owner', 'team', 'persona', 'session_id', 'duplicate_of']) {
+      await sql`create index ${sql.ref(`memory_${column}`)} on memory (tenant, ${sql.ref(column)})`.execute(db);
+    }
+    await sql`create index memory_expiry on memory (expires_at) where expires_at is not null`.execute(db);
+    await sql`
+      create table index_task (
+        seq bigint generated always as identity primary key,
+        tenant text not null,
+        memory_id uuid not null,
+        created_at timestamptz(3) not null default clock_timestamp()
+      )`.execute(db);
+    await sql`create index index_task_memory on index_task (tenant, memory_id)`.execute(db);
+    for (const table of ['memory', 'index_task']) await isolateTenants(db, table);
+  },
+};
+
+/** Every migration, by name; names sort in the order in which they apply, and a released one never changes. */
+export const migrations: Readonly<Record<string, Migration>> = {
+  '0001-outbox': outboxMigration,
+  '0002-memory': tables,
+  '0003-quota': quotaMigration,
+};
+
+/**
+ * Brings the schema to the newest version, in one transaction under a lock: any number of pods may run this at once.
+ * @throws the error of the migration that failed.
+ */
+export async function migrate<Rows>(db: Kysely<Rows>): Promise<readonly MigrationResult[]> {
+  const migrator = new Migrator({ db, provider: { getMigrations: async () => ({ ...migrations }) } });
+  const { error, results } = await migrator.migrateToLatest();
+  if (error !== undefined) throw error;
+  return results ?? [];
+}
