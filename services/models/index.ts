@@ -1,0 +1,28 @@
+export { type ModelsConfig, parseModels, readModelsFile } from './config.ts';
+export { isTooLong, ModelError, type ModelErrorCode } from './errors.ts';
+export {
+  type CallBudget,
+  type CallOptions,
+  type ChatChunk,
+  type ChatRequest,
+  type ChatTimings,
+  type Content,
+  type Embeddings,
+  type EmbedRequest,
+  type Estimate,
+  type FinishReason,
+  isLast,
+  type Lane,
+  type LastChunk,
+  type Message,
+  type ModelDescription,
+  type Models,
+  type Provider,
+  type ResponseFormat,
+  type TextPart,
+  type TokenUsage,
+  type Tool,
+  type ToolCall,
+  type ToolCallDelta,
+  type ToolChoice,
+} from './types.ts';
