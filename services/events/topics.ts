@@ -7,6 +7,7 @@ export const services = [
   'relations',
   'analytics',
   'memory-gateway',
+  'training',
 ] as const;
 
 /** A service that speaks with Kafka. */
@@ -46,7 +47,7 @@ export const topics = {
   'audit.control': {
     ...kept,
     description: 'Halts, suspensions, revocations, training mode, policy bundles, exports, repairs',
-    producers: ['identity', 'orchestrator', 'audit', 'gateway', 'relations'],
+    producers: ['identity', 'orchestrator', 'audit', 'gateway', 'relations', 'training'],
     consumers: ['audit'],
     key: 'what is controlled',
   },
@@ -60,7 +61,7 @@ export const topics = {
   'verdict.decisions': {
     ...kept,
     description: 'Each verdict of the policy: who, what, on what, allow or deny, by which rule',
-    producers: ['gateway', 'orchestrator', 'identity', 'audit', 'relations', 'analytics', 'memory-gateway'],
+    producers: ['gateway', 'orchestrator', 'identity', 'audit', 'relations', 'analytics', 'memory-gateway', 'training'],
     consumers: ['audit', 'analytics'],
     key: 'id of the request',
   },

@@ -86,6 +86,8 @@ export const readers = {
   gateway: 'sessions_gateway',
   /** Who owns each session, of every tenant: to reconcile relations. */
   relations: 'sessions_relations',
+  /** Turns of one tenant at a time, for training: who asked for them stays here. */
+  training: 'sessions_training',
 } as const;
 
 /** Every migration, by name; names sort in the order in which they apply, and a released one never changes. */
@@ -127,6 +129,11 @@ async function grantReading<Tables>(db: Kysely<Tables>): Promise<void> {
     for (const table of ['quota_window', 'quota_limit']) {
       await sql`grant select, insert, update, delete on ${sql.table(table)} to ${sql.ref(readers.gateway)}`.execute(db);
     }
+  }
+  if (present.has(readers.training)) {
+    const role = sql.ref(readers.training);
+    await sql`grant select (tenant, id) on session to ${role}`.execute(db);
+    await sql`grant select (tenant, session_id, number, prompt, answer, status) on turn to ${role}`.execute(db);
   }
   if (!present.has(readers.relations)) return;
   const role = sql.ref(readers.relations);

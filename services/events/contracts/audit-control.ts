@@ -7,6 +7,8 @@ const ofTenant = (data: { readonly tenant: string }) => `tenant/${data.tenant}`;
 const ofUser = (data: { readonly userId: string }) => `user/${data.userId}`;
 const ofHalt = () => 'halt';
 const ofTraining = () => 'training';
+const ofRun = (data: { readonly runId: string }) => `training/${data.runId}`;
+const sessionIds = z.array(z.uuid()).min(1);
 const budget = {
   scope: z.enum(['tenant', 'team', 'persona', 'session']),
   id: z.string().min(1),
@@ -105,6 +107,42 @@ export const auditControl = {
     description: 'A budget was removed: what it limited is limited by the others alone',
     data: z.object(budget),
     aggregate: ofBudget,
+  }),
+  'training.data-approved': contract({
+    version: 1,
+    description: 'Somebody approved sessions: their turns may be trained on',
+    data: z.object({ sessionIds, reason }),
+    aggregate: ofTraining,
+  }),
+  'training.data-withdrawn': contract({
+    version: 1,
+    description: 'Somebody took approvals back: runs that begin later leave these sessions out',
+    data: z.object({ sessionIds, reason }),
+    aggregate: ofTraining,
+  }),
+  'training.run-requested': contract({
+    version: 1,
+    description: 'A model is to be tuned on the approved sessions',
+    data: z.object({ runId: z.uuid(), recipe: z.record(z.string(), z.number()) }),
+    aggregate: ofRun,
+  }),
+  'training.run-ended': contract({
+    version: 1,
+    description: 'A run ended: with a model that may be promoted, or by the gate, the policy or a failure without one',
+    data: z.object({
+      runId: z.uuid(),
+      outcome: z.enum(['passed', 'refused', 'stopped', 'failed']),
+      reasons: z.array(z.string()),
+      datasetHash: z.string().nullable(),
+      modelHash: z.string().nullable(),
+    }),
+    aggregate: ofRun,
+  }),
+  'model.promoted': contract({
+    version: 1,
+    description: 'Somebody let the model of a run serve the tenant in the place of the previous one',
+    data: z.object({ runId: z.uuid(), modelHash: z.string(), previous: z.string().nullable(), reason }),
+    aggregate: () => 'model',
   }),
   'policy.loaded': contract({
     version: 1,
