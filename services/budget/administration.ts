@@ -60,7 +60,11 @@ export async function listBudgets(rows: QueryExecutorProvider, tenant: string): 
 /** Sets a budget, and stores the audited event of it in the same statement. What is used already counts on. */
 export async function putBudget(rows: QueryExecutorProvider, budget: Budget, origin: Origin): Promise<void> {
   const { tenant, scope, id, period, tokens, costMicros } = budget;
-  const told = event('audit.control', 'budget.set', { tenant, ...origin, data: { scope, id, period, tokens, costMicros } });
+  const told = event('audit.control', 'budget.set', {
+    tenant,
+    ...origin,
+    data: { scope, id, period, tokens, costMicros },
+  });
   await sql`
     with told as (${outboxInsert([told])})
     insert into budget (tenant, scope, id, period, tokens, cost_micros)

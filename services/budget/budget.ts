@@ -159,8 +159,7 @@ async function end(
   requireWhole('tokens', tokens);
   requireWhole('costMicros', costMicros);
   const ended = sql`select * from budget_settle(${tenant}, ${requestId}, ${state}, ${tokens}, ${costMicros})`;
-  const told =
-    events.length === 0 ? sql`` : sql`, told as (${outboxInsert(events, sql`(select tell from ended)`)})`;
+  const told = events.length === 0 ? sql`` : sql`, told as (${outboxInsert(events, sql`(select tell from ended)`)})`;
   const { rows } = await sql<{ outcome: Outcome }>`
     with ended as materialized (${ended})${told} select outcome from ended`.execute(executor);
   return rows[0]?.outcome ?? 'unknown';
