@@ -41,10 +41,18 @@ export interface IndexTaskTable {
   created_at: Generated<Date>;
 }
 
+/** Ids of memories that were deleted, so that a late repetition of a request does not store them again. */
+export interface ForgottenTable {
+  tenant: string;
+  memory_id: string;
+  forgotten_at: Generated<Date>;
+}
+
 /** The tables of the database `memory`. */
 export interface Tables extends QuotaTables {
   memory: MemoryTable;
   index_task: IndexTaskTable;
+  forgotten: ForgottenTable;
 }
 
 /** The database `memory`; each connection has a tenant, and row-level security keeps it to that one. */

@@ -41,7 +41,15 @@ const tables: Migration = {
         created_at timestamptz(3) not null default clock_timestamp()
       )`.execute(db);
     await sql`create index index_task_memory on index_task (tenant, memory_id)`.execute(db);
-    for (const table of ['memory', 'index_task']) await isolateTenants(db, table);
+    // Ids only: whatever stores a forgotten turn again, late, must not bring it back.
+    await sql`
+      create table forgotten (
+        tenant text not null,
+        memory_id uuid not null,
+        forgotten_at timestamptz(3) not null default clock_timestamp(),
+        primary key (tenant, memory_id)
+      )`.execute(db);
+    for (const table of ['memory', 'index_task', 'forgotten']) await isolateTenants(db, table);
   },
 };
 

@@ -15,9 +15,11 @@ export interface Visibility {
 
 /** What else a memory has to be. */
 export interface MemoryFilter {
+  readonly ids?: readonly string[] | undefined;
   readonly owner?: string | undefined;
   readonly team?: string | undefined;
-  readonly persona?: string | undefined;
+  /** Null: of no persona. */
+  readonly persona?: string | null | undefined;
   readonly sessionId?: string | undefined;
   readonly kinds?: readonly MemoryKind[] | undefined;
   /** Created at or after, and before. */
@@ -36,7 +38,13 @@ const anyOf = (column: string, values: readonly string[], type: string) =>
   sql<SqlBool>`${sql.ref(column)} = any(${[...values]}::${sql.raw(type)}[])`;
 
 /** The condition of a visibility; false where it is empty. */
-export function visibleRows({ owner, teams = [], personas = [], sessions = [], whole }: Visibility): Expression<SqlBool> {
+export function visibleRows({
+  owner,
+  teams = [],
+  personas = [],
+  sessions = [],
+  whole,
+}: Visibility): Expression<SqlBool> {
   if (whole === true) return sql<SqlBool>`true`;
   const parts = [
     ...(owner === undefined ? [] : [sql<SqlBool>`owner = ${owner}`]),
@@ -49,11 +57,12 @@ export function visibleRows({ owner, teams = [], personas = [], sessions = [], w
 
 /** The condition of a filter. */
 export function filteredRows(filter: MemoryFilter): Expression<SqlBool> {
-  const { owner, team, persona, sessionId, kinds, since, until } = filter;
+  const { ids, owner, team, persona, sessionId, kinds, since, until } = filter;
   const parts = [
+    ...(ids === undefined ? [] : [anyOf('id', ids, 'uuid')]),
     ...(owner === undefined ? [] : [sql`owner = ${owner}`]),
     ...(team === undefined ? [] : [sql`team = ${team}`]),
-    ...(persona === undefined ? [] : [sql`persona = ${persona}`]),
+    ...(persona === undefined ? [] : [persona === null ? sql`persona is null` : sql`persona = ${persona}`]),
     ...(sessionId === undefined ? [] : [sql`session_id = ${sessionId}::uuid`]),
     ...(kinds === undefined ? [] : [anyOf('kind', kinds, 'text')]),
     ...(since === undefined ? [] : [sql`created_at >= ${since}`]),
@@ -62,7 +71,10 @@ export function filteredRows(filter: MemoryFilter): Expression<SqlBool> {
   return parts.length === 0 ? sql<SqlBool>`true` : sql<SqlBool>`(${sql.join(parts, sql` and `)})`;
 }
 
-/** Rows of a scope, expired ones left out. The tenant is in the condition too, beside row-level security. */
-export const rowsOf = ({ tenant, visible, filter }: Scope): Expression<SqlBool> => sql<SqlBool>`
-  tenant = ${tenant} and ${visibleRows(visible)} and ${filteredRows(filter)}
-  and (expires_at is null or expires_at > clock_timestamp())`;
+/** Rows of a scope, expired ones included. The tenant is in the condition too, beside row-level security. */
+export const allRowsOf = ({ tenant, visible, filter }: Scope): Expression<SqlBool> =>
+  sql<SqlBool>`tenant = ${tenant} and ${visibleRows(visible)} and ${filteredRows(filter)}`;
+
+/** Rows of a scope, expired ones left out. */
+export const rowsOf = (scope: Scope): Expression<SqlBool> =>
+  sql<SqlBool>`${allRowsOf(scope)} and (expires_at is null or expires_at > clock_timestamp())`;
