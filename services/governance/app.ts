@@ -50,7 +50,9 @@ export function createGovernedApp<const Routes extends DeclaredRoutes>(
   const routes = new Map<unknown, DeclaredRoute>();
   const hono = new OpenAPIHono<GovernedEnv>({
     defaultHook: (result) => {
-      if (!result.success) throw new Problem('invalid-request', describe(result.error.issues));
+      if (result.success) return;
+      const { issues } = result.error;
+      throw new Problem('invalid-request', describe(issues), {}, issues[0]?.path.join('.') || undefined);
     },
   });
   hono.onError((error, context) => refuse(options, error, context));
@@ -136,7 +138,8 @@ function refuse(
     exchange.decided = true;
     verdicts.record(refusalRecord(service, context, exchange, problem));
   }
-  return problem.toResponse(exchange.requestId);
+  const show = exchange.route?.showProblem;
+  return show === undefined ? problem.toResponse(exchange.requestId) : show(problem, exchange.requestId);
 }
 
 const describe = (issues: readonly { readonly path: readonly PropertyKey[]; readonly message: string }[]): string =>

@@ -30,7 +30,7 @@ export interface GovernanceOptions {
   readonly verdicts: VerdictSink;
 }
 
-/** Largest request body, bytes. */
+/** Largest request body where a route declares no other, bytes. */
 export const bodyLimitBytes = 64 * 1024;
 
 /** Entry point of the policy for requests over HTTP. */
@@ -61,7 +61,7 @@ export function admission(options: GovernanceOptions, routes: HandlerRoutes): Mi
       throw new Problem('not-found', `there is no ${context.req.method} ${context.req.path}`);
     if (!hasBody(context)) return next();
     requireJson(context);
-    await readBody(context);
+    await readBody(context, exchange.route.bodyLimit ?? bodyLimitBytes);
     return next();
   };
 }
@@ -125,21 +125,21 @@ const utf8 = new TextDecoder('utf-8', { fatal: true });
  * Reads the body as the text that JSON is (RFC 8259 §8.1), for whoever parses it: a decoder that replaces what it can't
  * read would hand over something else than was sent.
  */
-async function readBody({ req }: Context): Promise<void> {
+async function readBody({ req }: Context, limit: number): Promise<void> {
   // A declared length is enough to refuse; a body in chunks has to be counted.
   const isCounted = req.header('transfer-encoding') !== undefined;
-  if (!isCounted && Number(req.header('content-length')) > bodyLimitBytes) refuseBody();
-  const bytes = isCounted ? await countedBody(req.raw) : await req.raw.arrayBuffer();
+  if (!isCounted && Number(req.header('content-length')) > limit) refuseBody(limit);
+  const bytes = isCounted ? await countedBody(req.raw, limit) : await req.raw.arrayBuffer();
   // Hono keeps promises here, whatever its type says.
   req.bodyCache.text = Promise.resolve(textOf(bytes)) as unknown as string;
 }
 
-async function countedBody({ body }: Request): Promise<Uint8Array> {
+async function countedBody({ body }: Request, limit: number): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of body ?? []) {
     size += chunk.length;
-    if (size > bodyLimitBytes) refuseBody();
+    if (size > limit) refuseBody(limit);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);
@@ -153,8 +153,8 @@ function textOf(bytes: ArrayBuffer | Uint8Array): string {
   }
 }
 
-function refuseBody(): never {
-  throw new Problem('body-too-large', `a request has at most ${bodyLimitBytes} bytes`);
+function refuseBody(limit: number): never {
+  throw new Problem('body-too-large', `a request has at most ${limit} bytes`);
 }
 
 async function relationHeld(

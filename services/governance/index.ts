@@ -56,5 +56,5 @@ export {
 } from './route.ts';
 export type { ListedRoute } from './route-list.ts';
 export { type GovernedServer, type ServeOptions, serveGoverned } from './server.ts';
-export { followStanding, type Standing } from './standing.ts';
+export { followStanding, followWork, type Standing, WorkEnded } from './standing.ts';
 export { KafkaVerdictSink, type VerdictEvent, type VerdictSinkOptions, verdictEvent } from './verdict-sink.ts';

@@ -36,9 +36,16 @@ export class Problem extends Error {
   readonly status: number;
   readonly title: string;
   readonly headers: Readonly<Record<string, string>>;
+  /** Path of the field of the request that is wrong, where it is one. */
+  readonly field: string | undefined;
 
   /** @param kind one of the common types by name, or a kind of the service's own. */
-  constructor(kind: ProblemType | ProblemKind, detail: string, headers: Readonly<Record<string, string>> = {}) {
+  constructor(
+    kind: ProblemType | ProblemKind,
+    detail: string,
+    headers: Readonly<Record<string, string>> = {},
+    field?: string,
+  ) {
     super(detail);
     const { type, status, title } = typeof kind === 'string' ? { type: kind, ...kinds[kind] } : kind;
     this.name = 'Problem';
@@ -46,6 +53,7 @@ export class Problem extends Error {
     this.status = status;
     this.title = title;
     this.headers = headers;
+    this.field = field;
   }
 
   /** The HTTP answer. */

@@ -1,5 +1,6 @@
 import { createRoute, type RouteConfig, z } from '@hono/zod-openapi';
 import type { Caller } from './caller.ts';
+import type { Problem } from './problem.ts';
 
 /** How an action on a route is recorded in the audit log: changes always are, reads where they are sensitive. */
 export type AuditClass = 'none' | 'read' | 'write' | 'admin';
@@ -22,6 +23,10 @@ export interface RouteGovernance {
   readonly audit: AuditClass;
   /** @default no relation is asked for */
   readonly relation?: RouteRelation;
+  /** Largest body of a request, bytes. @default 65536 */
+  readonly bodyLimit?: number;
+  /** How every refusal on the route is shown, for an API whose clients expect their own form. @default RFC 9457 */
+  readonly showProblem?: (problem: Problem, requestId: string) => Response;
 }
 
 /** Extensions of the OpenAPI document that say what governs a route. */
@@ -30,7 +35,7 @@ interface Extensions {
 }
 
 const capabilityPattern = /^[a-z][a-z-]*:[a-z][a-z-]*$/;
-const governanceFields = ['capability', 'audit', 'relation'] as const;
+const governanceFields = ['capability', 'audit', 'relation', 'bodyLimit', 'showProblem'] as const;
 
 /**
  * Declares a route once: method, path, schemas, capability, relation and audit class. From it come the server, the
@@ -42,7 +47,7 @@ export function declareRoute<
   Path extends string,
   Route extends Omit<RouteConfig, 'path'> & { path: Path; operationId: string },
 >(declaration: Route & RouteGovernance) {
-  const { capability, audit, relation, ...route } = declaration;
+  const { capability, audit, relation, bodyLimit: _limit, showProblem: _show, ...route } = declaration;
   if (!capabilityPattern.test(capability)) {
     throw new Error(
       `route ${route.operationId}: capability is "${capability}": write <noun>:<verb>, e.g. session:read`,
