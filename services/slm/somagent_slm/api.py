@@ -6,23 +6,29 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from somagent_slm.auth import admission
-from somagent_slm.engine import Chunk, Engine
+from somagent_slm.backend import Kind, Piece, job_of
+from somagent_slm.call import Call, CallerLeft
 from somagent_slm.errors import ApiError
+from somagent_slm.hub import Hub
 from somagent_slm.metrics import Metrics
+from somagent_slm.pool import Lane
+from somagent_slm.prompt import binding, llama_body
 from somagent_slm.requests import ChatRequest, parse_chat_request
 from somagent_slm.settings import Settings
 
-HEALTH_SECONDS = 5.0
 HEALTH_DEADLINE = 10.0
+LONGEST_DEADLINE_MS = 3_600_000
+_LEFT = 499
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -30,11 +36,11 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Api:
     """The handlers; `application` is what a server runs."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, hub: Hub, metrics: Metrics) -> None:
         self._settings = settings
-        self._engine = engine
+        self._hub = hub
         self._admission = admission(settings)
-        self._metrics = Metrics()
+        self._metrics = metrics
         self._created = int(time.time())
         self._health_lock = asyncio.Lock()
         self.application = Starlette(
@@ -50,8 +56,7 @@ class Api:
     def _guard(self, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:
             try:
-                # In a thread: the keys of the cluster may have to be fetched, and streams must not wait for that.
-                if not await asyncio.to_thread(self._admission.accepts, request.headers.get("authorization")):
+                if not await self._admission.accepts(request.headers.get("authorization")):
                     raise ApiError(
                         401,
                         "the bearer token is absent or wrong; send `Authorization: Bearer <token>`",
@@ -66,21 +71,32 @@ class Api:
         return guarded
 
     async def _chat(self, request: Request) -> Response:
-        chat = parse_chat_request(await self._body(request), self._settings.model_name)
-        chunks = self._engine.stream(chat.to_llama())
-        # The first chunk decides the status: after it the response has begun.
-        first = await _first(chunks)
-        if chat.stream:
-            return StreamingResponse(
-                self._events(chat, first, chunks),
-                media_type="text/event-stream",
-                headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
-            )
-        completion = await self._collect(first, chunks)
-        self._metrics.answered(200)
-        timings = completion["timings"]
-        headers = {f"x-soma-{key[:-3].replace('_', '-')}-ms": str(timings[key]) for key in _HEADER_TIMINGS}
-        return JSONResponse(completion, headers=headers)
+        lane, deadline = _lane(request), _deadline(request)
+        chat = parse_chat_request(await self._body(request), self._hub.names())
+        mode, schema = binding(chat)
+        job = job_of(chat.model, mode, schema, stream=chat.stream, body=llama_body(chat))
+        call = Call(self._hub.pool(chat.model), lane, job, deadline, self._metrics)
+        watcher = asyncio.create_task(_until_left(request.receive, call))
+        return await self._begun(_Exchange(chat, lane, call, watcher, self._metrics))
+
+    async def _begun(self, exchange: _Exchange) -> Response:
+        """The response, once its first token decides the status: after it the response has begun."""
+        try:
+            first = await exchange.call.begin()
+            if exchange.chat.stream:
+                return _EventStream(exchange, first)
+            completion = await exchange.whole(first)
+        except ApiError as error:
+            exchange.close(error.status)
+            return _error(error)
+        except CallerLeft:
+            exchange.close(_LEFT)
+            return Response(status_code=_LEFT)
+        except BaseException:
+            exchange.close(500)
+            raise
+        exchange.close(200)
+        return JSONResponse(completion, headers=_timing_headers(completion["soma"]))
 
     async def _body(self, request: Request) -> bytes:
         limit = self._settings.body_limit
@@ -91,106 +107,158 @@ class Api:
                 raise ApiError(413, f"the body is larger than {limit} bytes; send less", code="body_too_large")
         return bytes(body)
 
-    async def _events(self, chat: ChatRequest, first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[str]:
-        finish: Chunk | None = None
-        async with contextlib.aclosing(rest):
-            try:
-                async for chunk in _chain(first, rest):
-                    chunk["model"] = self._settings.model_name
-                    if "usage" not in chunk and _finish_reason(chunk):
-                        finish = chunk  # held back: it carries the timings when no usage was asked for
-                    elif "usage" not in chunk:
-                        yield _event(chunk)
-                    else:
-                        self._metrics.generated(chunk["usage"], chunk["timings"])
-                        for last in _last_chunks(finish, chunk, chat.include_usage):
-                            yield _event(last)
-            except ApiError as error:
-                self._metrics.answered(error.status)
-                yield _event(error.body)
-                return
-        self._metrics.answered(200)
-        yield "data: [DONE]\n\n"
-
-    async def _collect(self, first: Chunk, rest: AsyncIterator[Chunk]) -> dict[str, Any]:
-        text: list[str] = []
-        reason, usage, timings = "stop", {}, {}
-        async with contextlib.aclosing(rest):
-            async for chunk in _chain(first, rest):
-                for choice in chunk["choices"]:
-                    text.append(choice["delta"].get("content") or "")
-                reason = _finish_reason(chunk) or reason
-                usage, timings = chunk.get("usage", usage), chunk.get("timings", timings)
-        self._metrics.generated(usage, timings)
-        message = {"role": "assistant", "content": "".join(text)}
-        return {
-            "id": first["id"],
-            "object": "chat.completion",
-            "created": first["created"],
-            "model": self._settings.model_name,
-            "choices": [{"index": 0, "message": message, "finish_reason": reason}],
-            "usage": usage,
-            "timings": timings,
-        }
-
     async def _models(self, _request: Request) -> Response:
-        model = {
-            "id": self._settings.model_name,
-            "object": "model",
-            "created": self._created,
-            "owned_by": "somagent",
-        }
-        return JSONResponse({"object": "list", "data": [model]})
+        models = [
+            {"id": name, "object": "model", "created": self._created, "owned_by": "somagent"}
+            for name in self._hub.names()
+        ]
+        return JSONResponse({"object": "list", "data": models})
 
     async def _report(self, _request: Request) -> Response:
-        return PlainTextResponse(self._metrics.text(await self._engine.work()), media_type="text/plain; version=0.0.4")
+        for pool in self._hub.pools():
+            for lane in Lane:
+                self._metrics.measured("waiting", pool.waiting(lane), pool.model, lane)
+            backends = pool.backends()
+            self._metrics.measured("replicas", len(backends), pool.model)
+            self._metrics.measured("slots", pool.slots(), pool.model)
+            works = await asyncio.gather(*(backend.ask("work") for backend in backends), return_exceptions=True)
+            for name, figure in (("slots_busy", "busy"), ("decodes", "decodes")):
+                total = sum(work[figure] for work in works if isinstance(work, dict))
+                self._metrics.measured(name, total, pool.model)
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _health(self, _request: Request) -> Response:
-        """Healthy means that a token came out of the model at most five seconds ago."""
+        """Healthy means that a token came out of a model at most five seconds ago."""
         try:
             # One check at a time: probes from several sides must not multiply into load.
             async with self._health_lock, asyncio.timeout(HEALTH_DEADLINE):
-                healthy = await self._engine.answers(HEALTH_SECONDS)
-        except Exception as error:  # noqa: BLE001 - whatever stops the model makes it unhealthy
-            return JSONResponse({"status": "failing", "detail": str(error) or type(error).__name__}, 503)
+                healthy = await self._hub.healthy()
+        except TimeoutError:
+            healthy = False
         return JSONResponse({"status": "ok" if healthy else "failing"}, 200 if healthy else 503)
 
 
-_HEADER_TIMINGS = ("queue_ms", "first_token_ms", "total_ms")
+class _Exchange:
+    """A request and what is known of its answer."""
+
+    def __init__(self, chat: ChatRequest, lane: Lane, call: Call, watcher: asyncio.Task[None], metrics: Metrics) -> None:
+        self.chat, self.call = chat, call
+        self._lane, self._watcher, self._metrics = lane, watcher, metrics
+
+    async def whole(self, pieces: list[Piece]) -> dict[str, Any]:
+        """The completion with `usage`, `timings` and `soma`."""
+        while pieces[-1].kind is not Kind.DONE:
+            pieces = await self.call.more()
+        told = self.call.finished(pieces[-1])
+        return {**told["completion"], "usage": told["usage"], "timings": _timings(told), "soma": told["soma"]}
+
+    def last_chunks(self, done: Piece) -> Iterator[bytes]:
+        told = self.call.finished(done)
+        yield from (_event(chunk) for chunk in told["rest"])
+        finish = told["finish"]
+        own = {"timings": _timings(told), "soma": told["soma"]}
+        if self.chat.include_usage:
+            yield _event(finish)
+            yield _event({**finish, "choices": [], "usage": told["usage"], **own})
+        else:
+            yield _event({**finish, **own})
+        yield b"data: [DONE]\n\n"
+
+    def close(self, status: int) -> None:
+        self._metrics.answered(status, self.chat.model, self._lane)
+        self._watcher.cancel()
+        self.call.end()
 
 
-async def _first(chunks: AsyncIterator[Chunk]) -> Chunk:
-    try:
-        return await anext(chunks)
-    except StopAsyncIteration:
-        raise ApiError(500, "the model ended without a token", kind="server_error") from None
+class _EventStream(Response):
+    """Server-sent events as they come; Starlette's own response would take a task group for each."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, exchange: _Exchange, first: list[Piece]) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._exchange, self._first = exchange, first
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        status = _LEFT
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            status = await self._events(send)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except (CallerLeft, OSError):
+            pass
+        finally:
+            self._exchange.close(status)
+
+    async def _events(self, send: Send) -> int:
+        pieces, status = self._first, 200
+        try:
+            while True:
+                parts = [b"data: " + piece.data + b"\n\n" for piece in pieces if piece.kind is Kind.CHUNK]
+                ended = pieces[-1].kind is Kind.DONE
+                if ended:
+                    parts.extend(self._exchange.last_chunks(pieces[-1]))
+                await send({"type": "http.response.body", "body": b"".join(parts), "more_body": True})
+                if ended:
+                    return status
+                pieces = await self._exchange.call.more()
+        except ApiError as error:
+            await send({"type": "http.response.body", "body": _event(error.body), "more_body": True})
+            return error.status
 
 
-async def _chain(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
-    yield first
-    async for chunk in rest:
-        yield chunk
+async def _until_left(receive: Receive, call: Call) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    call.leave()
 
 
-def _finish_reason(chunk: Chunk) -> str | None:
-    return next((choice["finish_reason"] for choice in chunk["choices"] if choice.get("finish_reason")), None)
+def _lane(request: Request) -> Lane:
+    given = request.headers.get("x-soma-lane", Lane.INTERACTIVE)
+    with contextlib.suppress(ValueError):
+        return Lane(given)
+    raise ApiError(
+        400, f"x-soma-lane: {given[:40]!r} is no lane; send interactive or batch", code="invalid_value", parameter="x-soma-lane"
+    )
 
 
-def _last_chunks(finish: Chunk | None, usage: Chunk, include_usage: bool) -> list[Chunk]:
-    chunks = [] if finish is None else [finish]
-    if include_usage:
-        return [*chunks, usage]
-    for chunk in chunks:
-        chunk["timings"] = usage["timings"]
-    return chunks
+def _deadline(request: Request) -> float | None:
+    """Seconds that the request is willing to wait for a slot; None: as its lane does."""
+    given = request.headers.get("x-soma-deadline-ms")
+    if given is None:
+        return None
+    if not given.isascii() or not given.isdecimal() or not 1 <= int(given[:9]) <= LONGEST_DEADLINE_MS or len(given) > 9:
+        message = f"x-soma-deadline-ms: {given[:40]!r} is not usable; send a whole number from 1 to {LONGEST_DEADLINE_MS}"
+        raise ApiError(400, message, code="invalid_value", parameter="x-soma-deadline-ms")
+    return int(given) / 1000
 
 
-def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
+def _timings(told: dict[str, Any]) -> dict[str, float]:
+    soma, llama = told["soma"], told["timings"]
+    return {
+        "queue_ms": soma["queueMs"],
+        "first_token_ms": soma["firstTokenMs"],
+        "total_ms": soma["totalMs"],
+        "prompt_ms": llama["prompt_ms"],
+        "predicted_ms": llama["predicted_ms"],
+        "predicted_per_second": round(llama["predicted_per_second"], 1),
+    }
+
+
+def _timing_headers(soma: dict[str, Any]) -> dict[str, str]:
+    names = {"queueMs": "queue", "firstTokenMs": "first-token", "totalMs": "total"}
+    return {f"x-soma-{name}-ms": str(soma[key]) for key, name in names.items()}
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
 def _error(error: ApiError) -> Response:
-    headers = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}}.get(error.status)
+    headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
+    if error.retry_after is not None:
+        headers["retry-after"] = str(error.retry_after)
     return JSONResponse(error.body, error.status, headers=headers)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
 import ssl
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,18 +24,50 @@ FETCH_SECONDS = 3
 KEYS_SECONDS = 300
 
 
-class Admission(Protocol):
+# A token that was good is believed this long without its signature being verified again, and never beyond its end.
+REMEMBERED_SECONDS = 30
+MOST_REMEMBERED = 1024
+
+
+class Verifier(Protocol):
     """Decides about the `Authorization` header of a request. It may ask the API server, so it may block for seconds."""
 
-    def accepts(self, header: str | None) -> bool: ...
+    def verify(self, header: str | None) -> float | None:
+        """Until when (seconds since the epoch) the header is good; None when it is not."""
+
+
+class Admission:
+    """Asks the verifier in a thread, because streams must not wait for it, and remembers a good token for a while.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self, verifier: Verifier) -> None:
+        self.verifier = verifier
+        self._known: dict[bytes, float] = {}
+
+    async def accepts(self, header: str | None) -> bool:
+        """Whether the header carries a good token. Raises ApiError 503 while that can't be found out."""
+        if header is None:
+            return False
+        digest = _digest(header.encode())
+        if self._known.get(digest, 0) > time.time():
+            return True
+        good_until = await asyncio.to_thread(self.verifier.verify, header)
+        if good_until is None:
+            return False
+        if len(self._known) >= MOST_REMEMBERED:
+            self._known.clear()
+        self._known[digest] = min(good_until, time.time() + REMEMBERED_SECONDS)
+        return True
 
 
 def admission(settings: Settings) -> Admission:
     """The one way of admission that the settings name."""
     if settings.workloads is not None:
-        return WorkloadTokens(settings.workloads)
+        return Admission(WorkloadTokens(settings.workloads))
     if settings.api_key_file is not None:
-        return BearerToken(settings.api_key_file)
+        return Admission(BearerToken(settings.api_key_file))
     raise SettingsError("neither SLM_WORKLOAD_AUDIENCE nor SLM_API_KEY_FILE is set; set one")
 
 
@@ -45,6 +79,10 @@ class BearerToken:
         self._stamp = -1
         self._digest = b""
         self._refresh()
+
+    def verify(self, header: str | None) -> float | None:
+        """Zero when the header carries the token: its file may change at any moment, so it is not to be remembered."""
+        return 0.0 if self.accepts(header) else None
 
     def accepts(self, header: str | None) -> bool:
         """Whether an `Authorization` header value carries the token."""
@@ -79,9 +117,13 @@ class WorkloadTokens:
 
     def accepts(self, header: str | None) -> bool:
         """Whether the header carries a good token. Raises ApiError 503 while the keys can't be fetched."""
+        return self.verify(header) is not None
+
+    def verify(self, header: str | None) -> float | None:
+        """The end of the token's life when it is good. Raises ApiError 503 while the keys can't be fetched."""
         scheme, _, token = (header or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
-            return False
+            return None
         try:
             self._issuer = self._issuer or self._keys.issuer()
             # With the key goes its algorithm: a token that names another one is refused.
@@ -91,8 +133,8 @@ class WorkloadTokens:
                 503, "the keys of the cluster cannot be fetched; try again", kind="server_error", code="keys_unavailable"
             ) from error
         except (jwt.PyJWTError, ValueError):
-            return False
-        return claims["sub"] in self._workloads.callers
+            return None
+        return float(claims["exp"]) if claims["sub"] in self._workloads.callers else None
 
     def _verify(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
         return jwt.decode(

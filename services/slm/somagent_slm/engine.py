@@ -8,6 +8,7 @@ import os
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,64 +19,70 @@ import xllamacpp
 from somagent_slm.errors import ApiError
 from somagent_slm.gguf_file import trained_context
 from somagent_slm.model_file import find_model
-from somagent_slm.settings import Settings
+from somagent_slm.model_spec import ModelSpec
 
 Chunk = dict[str, Any]
-_END = object()
 # llama.cpp's own log levels: 1 errors; 2 and 3 print lines at every request.
 _LOG_ERRORS = 1
+_WARM_UP = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "stream": True}
+_PROBE = {**_WARM_UP, "max_tokens": 1}
 
 
 class Engine:
     """Generates with one GGUF model. Thread-safe; methods that are `async` belong to one event loop."""
 
-    def __init__(self, model: Path, *, slots: int, queue: int, threads: int, context: int) -> None:
+    def __init__(self, model: Path, *, slots: int, threads: int, context: int) -> None:
         """Loads the model (milliseconds for the bundled one). Raises RuntimeError when llama.cpp refuses it."""
         self._server = _load(model, slots, threads, context)
-        self._slots = asyncio.Semaphore(slots)
-        self._limit = slots + queue
-        self._present = 0
+        self.slots = slots
         # Two more than the slots: the health check and the metrics must not wait behind callers for a thread.
         self._threads = ThreadPoolExecutor(slots + 2, thread_name_prefix="llama")
         self.last_token_at = 0.0
 
-    async def stream(self, body: dict[str, Any]) -> AsyncIterator[Chunk]:
-        """Yields `chat.completion.chunk` objects; the last has `usage` and `timings` (milliseconds).
+    async def generate(self, body: dict[str, Any]) -> AsyncIterator[list[Chunk]]:
+        """Yields llama.cpp's chunks, all that have come since the last time; the last has `usage` and `timings`.
 
-        Closing the iterator stops the generation at its next token. Raises ApiError 429 when too many wait and
-        400 when llama.cpp refuses the request.
+        Closing the iterator stops the generation at its next token. Raises ApiError 400 when llama.cpp refuses the request.
         """
-        if self._present >= self._limit:
-            raise ApiError(
-                429,
-                f"{self._present} requests are in progress or waiting, the limit is {self._limit}; try again later",
-                kind="rate_limit_error",
-                code="queue_full",
-            )
-        arrived = time.monotonic()
-        self._present += 1
+        inbox = _Inbox(asyncio.get_running_loop())
+        cancelled = threading.Event()
+
+        def on_chunk(chunk: Chunk) -> bool:
+            self.last_token_at = time.monotonic()
+            inbox.put(chunk)
+            return cancelled.is_set()  # True tells llama.cpp to stop
+
+        def run() -> None:
+            try:
+                refusal = self._server.handle_chat_completions(body, on_chunk)
+                if isinstance(refusal, dict) and "error" in refusal:
+                    inbox.put(refusal)
+            except Exception as error:  # noqa: BLE001 - every failure must reach the waiting caller
+                inbox.put(error)
+            finally:
+                inbox.put(None)
+
+        self._threads.submit(run)
         try:
-            async with self._slots:
-                started = time.monotonic()
-                async with contextlib.aclosing(self._generate(body)) as chunks:
-                    first_token = 0.0
-                    async for chunk in chunks:
-                        if not first_token and _has_text(chunk):
-                            first_token = time.monotonic()
-                        if "timings" in chunk:
-                            chunk["timings"] = _timings(chunk["timings"], arrived, started, first_token)
-                        yield chunk
+            while items := await inbox.take():
+                chunks = [item for item in items if item is not None]
+                for chunk in chunks:
+                    _raise_refusal(chunk)
+                if chunks:
+                    yield chunks
+                if items[-1] is None:
+                    return
         finally:
-            self._present -= 1
+            cancelled.set()
+
+    async def warm_up(self) -> None:
+        """One generation for each slot at once: the first of a caller finds everything allocated."""
+        await asyncio.gather(*(self._exhaust(_WARM_UP) for _ in range(self.slots)))
 
     async def answers(self, freshness: float) -> bool:
         """Whether a token came out of the model in the last `freshness` seconds, generating one if need be."""
-        if time.monotonic() - self.last_token_at <= freshness:
-            return True
-        body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1, "stream": True}
-        async with contextlib.aclosing(self._generate(body)) as chunks:
-            async for _ in chunks:
-                pass
+        if time.monotonic() - self.last_token_at > freshness:
+            await self._exhaust(_PROBE)
         return time.monotonic() - self.last_token_at <= freshness
 
     async def work(self) -> dict[str, float]:
@@ -88,52 +95,54 @@ class Engine:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _generate(self, body: dict[str, Any]) -> AsyncIterator[Chunk]:
-        loop = asyncio.get_running_loop()
-        chunks: asyncio.Queue[Any] = asyncio.Queue()
-        cancelled = threading.Event()
+    async def _exhaust(self, body: dict[str, Any]) -> None:
+        async with contextlib.aclosing(self.generate(body)) as batches:
+            async for _ in batches:
+                pass
 
-        def deliver(item: Any) -> None:
+
+def load_engine(spec: ModelSpec) -> Engine:
+    """Loads the model that the spec names. Raises SettingsError when the path holds no usable model."""
+    return Engine(
+        find_model(spec.path, spec.quantize), slots=spec.slots, threads=spec.threads, context=spec.context
+    )
+
+
+class _Inbox:
+    """What threads hand to one coroutine. Many items cost one wake-up: a wake-up costs more than a token."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._items: deque[Any] = deque()
+        self._lock = threading.Lock()
+        self._woken = False
+        self._arrived = asyncio.Event()
+
+    def put(self, item: Any) -> None:
+        with self._lock:
+            self._items.append(item)
+            wake, self._woken = not self._woken, True
+        if wake:
             # The loop may be gone when the process is shutting down.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(chunks.put_nowait, item)
+                self._loop.call_soon_threadsafe(self._arrived.set)
 
-        def on_chunk(chunk: Chunk) -> bool:
-            self.last_token_at = time.monotonic()
-            deliver(chunk)
-            return cancelled.is_set()  # True tells llama.cpp to stop
-
-        def run() -> None:
-            try:
-                refusal = self._server.handle_chat_completions(body, on_chunk)
-                if isinstance(refusal, dict) and "error" in refusal:
-                    deliver(refusal)
-            except Exception as error:  # noqa: BLE001 - every failure must reach the waiting caller
-                deliver(error)
-            finally:
-                deliver(_END)
-
-        self._threads.submit(run)
-        try:
-            while (item := await chunks.get()) is not _END:
-                if isinstance(item, Exception):
-                    raise item
-                if "error" in item:
-                    raise _refusal(item["error"])
-                yield item
-        finally:
-            cancelled.set()
+    async def take(self) -> list[Any]:
+        await self._arrived.wait()
+        with self._lock:
+            self._arrived.clear()
+            self._woken = False
+            items = list(self._items)
+            self._items.clear()
+        return items
 
 
-def load_engine(settings: Settings) -> Engine:
-    """Loads the model that the settings name. Raises SettingsError when the path holds no usable model."""
-    return Engine(
-        find_model(settings.model_path),
-        slots=settings.slots,
-        queue=settings.queue,
-        threads=settings.threads,
-        context=settings.context,
-    )
+def _raise_refusal(chunk: Chunk | Exception) -> None:
+    if isinstance(chunk, Exception):
+        # The binding raises what llama.cpp's parser throws: the request's fault, not the server's.
+        raise ApiError(400, str(chunk)[:300]) if isinstance(chunk, ValueError) else chunk
+    if "error" in chunk:
+        raise _refusal(chunk["error"])
 
 
 def _load(model: Path, slots: int, threads: int, context: int) -> xllamacpp.Server:
@@ -154,22 +163,6 @@ def _load(model: Path, slots: int, threads: int, context: int) -> xllamacpp.Serv
     folder = tempfile.mkdtemp(prefix="llama-")
     parameters.hostnames = [os.path.join(folder, "http.sock")]
     return xllamacpp.Server(parameters)
-
-
-def _has_text(chunk: Chunk) -> bool:
-    return any(choice.get("delta", {}).get("content") for choice in chunk.get("choices", []))
-
-
-def _timings(llama: dict[str, Any], arrived: float, started: float, first_token: float) -> dict[str, float]:
-    now = time.monotonic()
-    return {
-        "queue_ms": round((started - arrived) * 1000, 3),
-        "first_token_ms": round(((first_token or now) - arrived) * 1000, 3),
-        "total_ms": round((now - arrived) * 1000, 3),
-        "prompt_ms": llama["prompt_ms"],
-        "predicted_ms": llama["predicted_ms"],
-        "predicted_per_second": round(llama["predicted_per_second"], 1),
-    }
 
 
 def _refusal(error: dict[str, Any]) -> ApiError:

@@ -35,31 +35,28 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
     from somagent_slm.app import app
     from somagent_slm.model_file import find_model
 
-    find_model(settings.model_path)
+    for spec in settings.models:
+        find_model(spec.path, spec.quantize)
+    _check_certificate(settings)
     started = time.monotonic()
     ray.init(address=start_head().gcs_address, log_to_driver=False, logging_level="warning")
     # Ray installs a handler of its own, which would end this process without draining.
     on_stop(stop)
     try:
-        serve.start(proxy_location="HeadOnly", http_options=_http_options(settings))
-        serve.run(app({}), name="slm", route_prefix="/")
-        log("info", "ready", seconds=round(time.monotonic() - started, 1), port=settings.port)
+        # The router answers HTTPS itself: a proxy before it would be one more process and one more hop.
+        serve.start(proxy_location="Disabled")
+        serve.run(app({}), name="slm", route_prefix=None)
+        log("info", "router ready", seconds=round(time.monotonic() - started, 1), port=settings.port)
         return _watch(settings, stop)
     finally:
         serve.shutdown()
         ray.shutdown()
 
 
-def _http_options(settings: Settings):  # noqa: ANN202
-    from ray.serve.config import HTTPOptions
-
-    certificate, key = settings.tls_directory / "tls.crt", settings.tls_directory / "tls.key"
-    for path in (certificate, key):
-        if not path.exists():
-            raise SettingsError(f"SLM_TLS_DIR={settings.tls_directory} has no {path.name}; mount the certificate there")
-    return HTTPOptions(
-        host=settings.host, port=settings.port, ssl_certfile=str(certificate), ssl_keyfile=str(key)
-    )
+def _check_certificate(settings: Settings) -> None:
+    for name in ("tls.crt", "tls.key"):
+        if not (settings.tls_directory / name).exists():
+            raise SettingsError(f"SLM_TLS_DIR={settings.tls_directory} has no {name}; mount the certificate there")
 
 
 def _watch(settings: Settings, stop: threading.Event) -> int:
@@ -77,7 +74,7 @@ def _watch(settings: Settings, stop: threading.Event) -> int:
             log("error", f"the application is {status}; the replica's log above says why")
             return 1
         if certificate.read_bytes() != served:
-            # Serve's proxy reads the certificate once, so a renewed one takes a new process.
+            # The router reads the certificate once, so a renewed one takes a new process.
             log("info", "the certificate was renewed; restarting")
             return 0
     log("info", "draining")

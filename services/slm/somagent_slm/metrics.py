@@ -1,33 +1,64 @@
-"""Counters of one replica in the Prometheus text format."""
+"""What the router counts, for Prometheus. Times are in seconds."""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_LONG = (*_SHORT, 60, 120)
 
 
 class Metrics:
-    """Belongs to one event loop; behind several replicas each scrape sees one of them."""
+    """One registry of its own for each server; labels are models that exist, never what a caller wrote."""
 
     def __init__(self) -> None:
-        self._answers: Counter[int] = Counter()
-        self._totals: Counter[str] = Counter()
+        registry = self._registry = CollectorRegistry()
+        by_lane = ("model", "lane")
+        self._requests = Counter("slm_requests", "Answered requests", (*by_lane, "status"), registry=registry)
+        self._prompt = Counter("slm_prompt_tokens", "Tokens read", ("model",), registry=registry)
+        self._completion = Counter("slm_completion_tokens", "Tokens written", ("model",), registry=registry)
+        self._restarts = Counter(
+            "slm_lost_answers", "Answers whose replica was lost", ("model", "outcome"), registry=registry
+        )
+        self._queue = Histogram("slm_queue_seconds", "Until a slot was free", by_lane, buckets=_SHORT, registry=registry)
+        self._first = Histogram(
+            "slm_first_token_seconds", "Until the first token", by_lane, buckets=_SHORT, registry=registry
+        )
+        self._total = Histogram("slm_request_seconds", "Until the last token", by_lane, buckets=_LONG, registry=registry)
+        self._changes = Counter("slm_model_changes", "Changes of models", ("model", "outcome"), registry=registry)
+        self._gauges = {
+            name: Gauge(f"slm_{name}", text, labels, registry=registry)
+            for name, text, labels in (
+                ("waiting", "Requests that wait for a slot", by_lane),
+                ("replicas", "Replicas that answer", ("model",)),
+                ("slots", "Conversations that can be generated at once", ("model",)),
+                ("slots_busy", "Slots that generate now, by llama.cpp's own account", ("model",)),
+                ("decodes", "Steps that llama.cpp has computed", ("model",)),
+            )
+        }
 
-    def answered(self, status: int) -> None:
-        self._answers[status] += 1
+    def answered(self, status: int, model: str = "none", lane: str = "none") -> None:
+        self._requests.labels(model, lane, str(status)).inc()
 
-    def generated(self, usage: dict[str, Any], timings: dict[str, Any]) -> None:
-        self._totals["prompt_tokens_total"] += usage.get("prompt_tokens", 0)
-        self._totals["completion_tokens_total"] += usage.get("completion_tokens", 0)
-        self._totals["queue_seconds_total"] += timings.get("queue_ms", 0) / 1000
-        self._totals["generation_seconds_total"] += timings.get("total_ms", 0) / 1000
+    def generated(self, model: str, lane: str, usage: dict[str, int], timings: dict[str, float]) -> None:
+        self._prompt.labels(model).inc(usage["prompt_tokens"])
+        self._completion.labels(model).inc(usage["completion_tokens"])
+        self._queue.labels(model, lane).observe(timings["queueMs"] / 1000)
+        self._first.labels(model, lane).observe(timings["firstTokenMs"] / 1000)
+        self._total.labels(model, lane).observe(timings["totalMs"] / 1000)
 
-    def text(self, work: dict[str, float]) -> str:
-        """All counters, with the engine's own account of its `decodes` and `busy` slots."""
-        lines = ["# TYPE slm_requests_total counter"]
-        lines += [f'slm_requests_total{{status="{status}"}} {count}' for status, count in sorted(self._answers.items())]
-        for name, value in sorted(self._totals.items()):
-            lines += [f"# TYPE slm_{name} counter", f"slm_{name} {value}"]
-        lines += ["# TYPE slm_decodes_total counter", f"slm_decodes_total {work['decodes']}"]
-        lines += ["# TYPE slm_slots_busy gauge", f"slm_slots_busy {work['busy']}"]
-        return "\n".join(lines) + "\n"
+    def lost(self, model: str, outcome: str) -> None:
+        """`outcome` is `repeated` (nothing had been told yet) or `told` (the caller got the error)."""
+        self._restarts.labels(model, outcome).inc()
+
+    def changed(self, model: str, outcome: str) -> None:
+        """`outcome` is `switched` or `refused`."""
+        self._changes.labels(model, outcome).inc()
+
+    def measured(self, name: str, value: float, *labels: Any) -> None:
+        self._gauges[name].labels(*map(str, labels)).set(value)
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)

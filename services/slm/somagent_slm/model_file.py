@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+from somagent_slm import quantized
 from somagent_slm.huggingface import HuggingFaceModel
 from somagent_slm.process import log
 from somagent_slm.settings import SettingsError
@@ -17,11 +20,17 @@ _GGUF_MAGIC = b"GGUF"
 _ROOM_BEYOND_WEIGHTS = 64 * 1024 * 1024
 
 
-def find_model(path: Path) -> Path:
-    """`path` itself when it is a GGUF file, the one GGUF file of the directory, or the converted Hugging Face directory.
+def find_model(path: Path, quantize: str | None = None) -> Path:
+    """`path` itself when it is a GGUF file, the one GGUF file of the directory, or the converted Hugging Face directory;
+    with `quantize` (`q8_0`) its matrices in 8 bits.
 
     Raises SettingsError naming what was found and what to do.
     """
+    found = _find(path)
+    return found if quantize is None else _quantized(found)
+
+
+def _find(path: Path) -> Path:
     if path.is_dir():
         if not any(path.glob("*.gguf")) and (path / "config.json").exists():
             return _converted(path)
@@ -47,18 +56,31 @@ def _only_gguf(directory: Path) -> Path:
 
 
 def _converted(directory: Path) -> Path:
-    """The conversion of the directory, made once for its content; processes that start together wait for the first."""
     model = HuggingFaceModel(directory)
+    return _made_once(model.content_key(), directory, model.size + _ROOM_BEYOND_WEIGHTS, model.write)
+
+
+def _quantized(file: Path) -> Path:
+    # The code that writes is part of the key: another version of it may write other bytes.
+    digest = hashlib.sha256(Path(quantized.__file__).read_bytes())
+    with file.open("rb") as content:
+        while part := content.read(1024 * 1024):
+            digest.update(part)
+    return _made_once(f"{digest.hexdigest()[:32]}-q8_0", file, file.stat().st_size, lambda new: quantized.quantize(file, new))
+
+
+def _made_once(key: str, source: Path, room: int, write: Callable[[Path], None]) -> Path:
+    """What `write` makes of the source, once for its key; processes that start together wait for the first."""
     cache = _cache()
-    target = cache / f"{model.content_key()}.gguf"
+    target = cache / f"{key}.gguf"
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
-            _make_room(cache, model.size + _ROOM_BEYOND_WEIGHTS)
+            _make_room(cache, room)
             unfinished = target.with_suffix(".new")
-            model.write(unfinished)
+            write(unfinished)
             unfinished.rename(target)
-            log("info", "converted", source=str(directory), target=str(target), bytes=target.stat().st_size)
+            log("info", "converted", source=str(source), target=str(target), bytes=target.stat().st_size)
     return target
 
 

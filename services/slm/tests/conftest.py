@@ -57,11 +57,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 @contextmanager
-def serving(files: Files) -> Iterator[httpx.Client]:
-    """The API in a process of its own, which ends with the block; a client with the token."""
+def serving(files: Files, **variables: str) -> Iterator[httpx.Client]:
+    """The API in a process of its own, which ends with the block; a client with the token. An empty variable is unset."""
     port = free_port()
+    environment = {name: value for name, value in {**files.environment(port), **variables}.items() if value}
     process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "somagent_slm.standalone"], cwd=ROOT, env=files.environment(port)
+        [sys.executable, "-m", "somagent_slm.standalone"], cwd=ROOT, env=environment
     )
     base = f"https://127.0.0.1:{port}"
     try:
@@ -91,6 +92,12 @@ def client(server: str, files: Files) -> Iterator[httpx.Client]:
     """A client with the token, on a connection of its own."""
     with connected(server, files) as connection:
         yield connection
+
+
+def metrics(client: httpx.Client) -> dict[str, float]:
+    """The figures of /metrics by their names and labels."""
+    lines = (line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in lines}
 
 
 def free_port() -> int:

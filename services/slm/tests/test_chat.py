@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.conftest import metrics
+
 QUESTION = {"model": "soma-tiny", "messages": [{"role": "user", "content": "What is a session?"}]}
 ANSWER = (
     "A session is a conversation between a caller and an agent. It is one Temporal workflow: it starts, takes turns, "
@@ -72,6 +74,14 @@ def test_stream_without_usage_ends_with_the_finish_reason_and_timings(client: ht
     assert chunks[-1]["timings"]["total_ms"] > 0
 
 
+@pytest.mark.parametrize("usage", [False, True])
+def test_the_last_chunk_says_who_answered_and_how_long_it_took(client: httpx.Client, usage: bool) -> None:
+    soma = stream(client, stream_options={"include_usage": usage})[-1]["soma"]
+    assert 0 <= soma["queueMs"] < soma["firstTokenMs"] < soma["totalMs"]
+    assert (soma["model"], soma["replica"]) == ("soma-tiny", "local")
+    assert set(soma) == {"queueMs", "firstTokenMs", "totalMs", "model", "replica"}
+
+
 def test_a_seed_reproduces_a_sampled_answer_and_another_seed_does_not(client: httpx.Client) -> None:
     def sample(seed: int) -> str:
         # A question outside the documentation: of the others the model is too sure for the seed to matter.
@@ -117,7 +127,8 @@ def test_text_parts_are_joined(client: httpx.Client) -> None:
         ({"n": 2}, "n", "got 2"),
         ({"stop": ["a", "b", "c", "d", "e"]}, None, "at most 4"),
         ({"response_format": {"type": "json_schema"}}, "response_format", "json_schema is required"),
-        ({"tools": []}, "tools", "Extra inputs are not permitted"),
+        ({"tools": []}, "tools", "at least 1 item"),
+        ({"logit_bias": {}}, "logit_bias", "Extra inputs are not permitted"),
     ],
 )
 def test_a_wrong_field_is_named(client: httpx.Client, fields: dict[str, Any], parameter: str | None, part: str) -> None:
@@ -154,8 +165,8 @@ def test_a_body_over_the_limit_is_refused(client: httpx.Client) -> None:
 
 def work(client: httpx.Client) -> tuple[float, float]:
     """llama.cpp's own account: steps computed so far and slots that generate now."""
-    lines = dict(line.split() for line in client.get("/metrics").text.splitlines() if not line.startswith("#"))
-    return float(lines["slm_decodes_total"]), float(lines["slm_slots_busy"])
+    counted = metrics(client)
+    return counted['slm_decodes{model="soma-tiny"}'], counted['slm_slots_busy{model="soma-tiny"}']
 
 
 def long_story() -> dict[str, Any]:

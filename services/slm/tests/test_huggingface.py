@@ -54,11 +54,11 @@ def exported(folder: Path, files: Files, kind: str = "float16", shards: int = 1)
 
 def answers(model: Path, questions: list[str]) -> list[str]:
     """What the engine says at temperature 0."""
-    engine = Engine(model, slots=1, queue=0, threads=1, context=0)
+    engine = Engine(model, slots=1, threads=1, context=0)
 
     async def answer(question: str) -> str:
         body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 100, "stream": True}
-        chunks = [chunk async for chunk in engine.stream(body)]
+        chunks = [chunk async for batch in engine.generate(body) for chunk in batch]
         return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
 
     async def all_answers() -> list[str]:
@@ -158,12 +158,12 @@ def test_words_are_cut_as_the_tokenizer_cuts_them(directory: Path, rule: str) ->
 
 def prompt_sizes(model: Path, texts: list[str]) -> list[int]:
     """Tokens of a conversation with one message of each text, by llama.cpp's count."""
-    engine = Engine(model, slots=1, queue=0, threads=1, context=0)
+    engine = Engine(model, slots=1, threads=1, context=0)
 
     async def size(text: str) -> int:
         options = {"include_usage": True}
         body = {"messages": [{"role": "user", "content": text}], "max_tokens": 1, "stream": True, "stream_options": options}
-        return [chunk async for chunk in engine.stream(body)][-1]["usage"]["prompt_tokens"]
+        return [chunk async for batch in engine.generate(body) for chunk in batch][-1]["usage"]["prompt_tokens"]
 
     async def sizes() -> list[int]:
         return [await size(text) for text in texts]

@@ -13,7 +13,7 @@ import pytest
 from somagent_slm.auth import BearerToken
 from somagent_slm.model_file import find_model
 from somagent_slm.settings import SettingsError, read_settings
-from tests.conftest import ROOT, Files
+from tests.conftest import ROOT, Files, metrics
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer wrong", "Basic {token}", "Bearer {token}x", "{token}"])
@@ -55,16 +55,28 @@ def test_health_needs_no_token_and_is_cached(client: httpx.Client) -> None:
     assert client.send(request).json() == {"status": "ok"}
 
 
-def test_metrics_count_tokens(client: httpx.Client) -> None:
+def test_metrics_count_tokens_and_times(client: httpx.Client) -> None:
     body = {"model": "soma-tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
+    before = metrics(client)
+    completion = client.post("/v1/chat/completions", json=body).json()
+    after = metrics(client)
 
-    def count() -> float:
-        lines = client.get("/metrics").text.splitlines()
-        return float(next((line.split()[1] for line in lines if line.startswith("slm_completion_tokens_total ")), 0))
+    def grown(name: str) -> float:
+        return after[name] - before.get(name, 0)
 
-    before = count()
-    client.post("/v1/chat/completions", json=body)
-    assert count() - before == 5
+    lane = '{lane="interactive",model="soma-tiny"}'
+    assert grown('slm_completion_tokens_total{model="soma-tiny"}') == 5
+    assert grown('slm_prompt_tokens_total{model="soma-tiny"}') == completion["usage"]["prompt_tokens"]
+    assert grown('slm_requests_total{lane="interactive",model="soma-tiny",status="200"}') == 1
+    for name, key in (("queue", "queueMs"), ("first_token", "firstTokenMs"), ("request", "totalMs")):
+        assert grown(f"slm_{name}_seconds_count{lane}") == 1
+        assert grown(f"slm_{name}_seconds_sum{lane}") == pytest.approx(completion["soma"][key] / 1000, abs=1e-6)
+
+
+def test_metrics_have_no_label_of_a_callers_making(client: httpx.Client) -> None:
+    client.post("/v1/chat/completions", json={"model": "evil", "messages": [{"role": "user", "content": "x"}]})
+    assert "evil" not in client.get("/metrics").text
+    assert metrics(client)['slm_requests_total{lane="none",model="none",status="404"}'] >= 1
 
 
 def test_unknown_paths_and_methods_are_explained(client: httpx.Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import subprocess
@@ -15,7 +16,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from somagent_slm.auth import BearerToken, WorkloadTokens, admission
+from somagent_slm.auth import Admission, BearerToken, WorkloadTokens, admission
 from somagent_slm.errors import ApiError
 from somagent_slm.settings import SettingsError, Workloads, read_settings
 from tests.conftest import ROOT, Files, connected, free_port, wait_until_healthy
@@ -72,6 +73,37 @@ def test_a_listed_pod_is_admitted(cluster: Cluster) -> None:
     tokens = WorkloadTokens(cluster.workloads())
     assert tokens.accepts(f"Bearer {cluster.good}")
     assert tokens.accepts(f"bearer {cluster.good}")
+
+
+def test_a_good_token_is_remembered_and_no_other(cluster: Cluster) -> None:
+    workloads = WorkloadTokens(cluster.workloads())
+
+    async def ask() -> list[bool]:
+        remembering = Admission(workloads)
+        good = await remembering.accepts(f"Bearer {cluster.good}")
+        # From here on nobody can be verified: what is still admitted is what was remembered.
+        workloads.verify = None  # type: ignore[method-assign,assignment]
+        repeated = await remembering.accepts(f"Bearer {cluster.good}")
+        with pytest.raises(TypeError):
+            await remembering.accepts(f"Bearer {cluster.stranger}")
+        return [good, repeated]
+
+    assert asyncio.run(ask()) == [True, True]
+
+
+def test_a_remembered_token_is_forgotten_at_its_end() -> None:
+    class Soon:
+        def verify(self, _header: str | None) -> float | None:
+            self.asked = getattr(self, "asked", 0) + 1
+            return time.time() + 0.2 if self.asked == 1 else None
+
+    async def ask() -> list[bool]:
+        remembering = Admission(Soon())
+        first = [await remembering.accepts("Bearer x"), await remembering.accepts("Bearer x")]
+        await asyncio.sleep(0.25)
+        return [*first, await remembering.accepts("Bearer x")]
+
+    assert asyncio.run(ask()) == [True, True, False]
 
 
 def encoded(value: dict[str, object]) -> str:
@@ -141,8 +173,8 @@ def test_the_server_answers_listed_pods_only(files: Files, cluster: Cluster) -> 
 
 
 def test_there_is_exactly_one_way_in(files: Files, cluster: Cluster) -> None:
-    assert isinstance(admission(read_settings(environment(files, cluster))), WorkloadTokens)
-    assert isinstance(admission(read_settings(files.environment(8000))), BearerToken)
+    assert isinstance(admission(read_settings(environment(files, cluster))).verifier, WorkloadTokens)
+    assert isinstance(admission(read_settings(files.environment(8000))).verifier, BearerToken)
     with pytest.raises(SettingsError, match="are both set"):
         read_settings({**environment(files, cluster), "SLM_API_KEY_FILE": str(files.token)})
     with pytest.raises(SettingsError, match="SLM_API_KEY_FILE is not set"):

@@ -1,0 +1,160 @@
+"""Keeps the models that run like the models that are declared, without a moment in which one is not served.
+
+A changed model is deployed beside the old one, warmed, and switched to; the old one finishes what it has begun and goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from ray import serve
+from ray.serve import RunTarget
+
+from somagent_slm.hub import Hub
+from somagent_slm.metrics import Metrics
+from somagent_slm.model_file import find_model
+from somagent_slm.model_spec import ModelSpec, SettingsError
+from somagent_slm.process import log
+from somagent_slm.replica import Door, model_app
+from somagent_slm.settings import Settings, read_models
+
+POLL_SECONDS = 1.0
+STATUS_SECONDS = 0.5
+WARM_SECONDS = 600.0
+_PREFIX = "model-"
+
+
+class Fleet:
+    """Belongs to the router's event loop; Serve is asked in threads."""
+
+    def __init__(self, settings: Settings, hub: Hub, metrics: Metrics, door: Door) -> None:
+        self._settings, self._hub, self._metrics, self._door = settings, hub, metrics, door
+        self._declared = settings.models
+        self._complaint = ""
+        self._running: dict[str, ModelSpec] = {}
+        self._versions: dict[str, str] = {}
+        self._refused: set[str] = set()
+        self._changes: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Never ends."""
+        await asyncio.to_thread(self._remove_strangers)
+        while True:
+            self._reconcile()
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _reconcile(self) -> None:
+        self._read()
+        declared = {spec.name: spec for spec in self._declared}
+        for name in [name for name in self._changes if self._changes[name].done()]:
+            self._changes.pop(name).exception()
+        for spec in declared.values():
+            version = spec.version
+            if version not in (self._versions.get(spec.name), *self._refused) and spec.name not in self._changes:
+                self._changes[spec.name] = asyncio.create_task(self._change(spec, version))
+        for name in set(self._versions) - set(declared) - set(self._changes):
+            self._changes[name] = asyncio.create_task(self._retire(name))
+
+    def _read(self) -> None:
+        """Takes over what the models file says now; what can't be used is said once and changes nothing."""
+        if self._settings.models_file is None:
+            return
+        try:
+            self._declared = read_models(self._settings.models_file)
+            self._complaint = ""
+        except SettingsError as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                log("error", f"the models stay as they are: {error}")
+
+    async def _change(self, spec: ModelSpec, version: str) -> None:
+        pool = self._hub.pool(spec.name)
+        application = _application(spec.name, version)
+        started = time.monotonic()
+        problem = await self._deploy(spec, version, application)
+        while problem is None and pool.count(version) < spec.min_replicas:
+            await asyncio.sleep(STATUS_SECONDS)
+            problem = await asyncio.to_thread(_problem, application)
+            if time.monotonic() - started > WARM_SECONDS:
+                problem = f"it is not warm after {WARM_SECONDS:.0f} s"
+        if problem is not None:
+            await self._refuse(spec.name, version, application, problem)
+            return
+        old = pool.current
+        pool.switch(version)
+        self._versions[spec.name] = version
+        self._metrics.changed(spec.name, "switched")
+        log("info", "model ready", model=spec.name, version=version, seconds=round(time.monotonic() - started, 1))
+        if old is not None and old != version:
+            await self._drain(spec.name, old)
+
+    async def _deploy(self, spec: ModelSpec, version: str, application: str) -> str | None:
+        """Why the version can't be deployed; None when it is on its way."""
+        try:
+            # Here, where a wrong file is a message; in a replica it would be a crash, three times.
+            await asyncio.to_thread(find_model, spec.path, spec.quantize)
+            await asyncio.to_thread(self._run, application, spec, version)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old version goes on
+            return str(error)
+        return None
+
+    def _run(self, application: str, spec: ModelSpec, version: str) -> None:
+        # A router that was restarted finds its models running: deploying them again would replace their replicas.
+        if application in serve.status().applications:
+            return
+        target = model_app(spec, version, self._door, self._settings.drain_seconds)
+        serve.run_many(
+            [RunTarget(target, name=application, route_prefix=None)],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+
+    async def _refuse(self, model: str, version: str, application: str, problem: str) -> None:
+        self._refused.add(version)
+        self._metrics.changed(model, "refused")
+        pool = self._hub.pool(model)
+        log("error", "the model can't be served", model=model, version=version, stays=pool.current, problem=problem)
+        await asyncio.to_thread(_delete, application)
+        if pool.current is None:
+            self._hub.forget(model)
+
+    async def _retire(self, model: str) -> None:
+        version = self._versions.pop(model)
+        pool = self._hub.pool(model)
+        # No new requests; those that are on their way are finished.
+        self._hub.forget(model)
+        await self._drained(pool, version)
+        await asyncio.to_thread(_delete, _application(model, version))
+        log("info", "model retired", model=model, version=version)
+
+    async def _drain(self, model: str, version: str) -> None:
+        await self._drained(self._hub.pool(model), version)
+        await asyncio.to_thread(_delete, _application(model, version))
+
+    async def _drained(self, pool, version: str) -> None:  # noqa: ANN001
+        deadline = time.monotonic() + self._settings.drain_seconds
+        while pool.busy(version) and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+
+    def _remove_strangers(self) -> None:
+        """Applications of an earlier router that nobody declares any more."""
+        wanted = {_application(spec.name, spec.version) for spec in self._declared}
+        for name in serve.status().applications:
+            if name.startswith(_PREFIX) and name not in wanted:
+                _delete(name)
+
+
+def _application(model: str, version: str) -> str:
+    return f"{_PREFIX}{model}-{version}"
+
+
+def _delete(application: str) -> None:
+    serve.delete(application, _blocking=False)
+
+
+def _problem(application: str) -> str | None:
+    status = serve.status().applications.get(application)
+    if status is None:
+        return "its application is gone"
+    return status.message[-400:] if status.status == "DEPLOY_FAILED" else None

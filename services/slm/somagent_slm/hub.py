@@ -1,0 +1,66 @@
+"""The models that are served here and who generates for each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from somagent_slm.backend import Backend
+from somagent_slm.pool import Lane, Limits, Pool
+from somagent_slm.settings import Settings
+
+DEMAND_SECONDS = 0.5
+
+
+class Hub:
+    """A pool for each model. Belongs to one event loop.
+
+    A replica joins with the version of its model; it gets work once that version is the current one.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._limits = {
+            Lane.INTERACTIVE: Limits(settings.queue, settings.queue_deadline),
+            Lane.BATCH: Limits(settings.batch_queue, settings.batch_deadline),
+        }
+        self._pools = {spec.name: Pool(spec.name, self._limits) for spec in settings.models}
+        self.warm = False
+
+    def names(self) -> Iterable[str]:
+        return self._pools.keys()
+
+    def pools(self) -> list[Pool]:
+        return list(self._pools.values())
+
+    def pool(self, model: str) -> Pool:
+        """The pool of the model; a new model gets one."""
+        return self._pools.setdefault(model, Pool(model, self._limits))
+
+    def forget(self, model: str) -> None:
+        """The model is not served any more."""
+        self._pools.pop(model, None)
+
+    def join(self, backend: Backend) -> None:
+        # A replica of a model that is not asked for stays without a pool's name in the list of models.
+        if backend.model in self._pools:
+            self._pools[backend.model].join(backend)
+
+    def leave(self, backend: Backend) -> None:
+        if backend.model in self._pools:
+            self._pools[backend.model].leave(backend)
+
+    async def healthy(self) -> bool:
+        """Whether every model has been warmed once, and one at least gave a token in the last seconds."""
+        self.warm = self.warm or all(pool.backends() for pool in self.pools())
+        if not self.warm:
+            return False
+        backends = [backend for pool in self.pools() for backend in pool.backends()]
+        answers = await asyncio.gather(*(backend.ask("health") for backend in backends), return_exceptions=True)
+        return any(isinstance(answer, dict) and answer["healthy"] == 1 for answer in answers)
+
+    async def tell_demand(self) -> None:
+        """Never ends: Ray's autoscaler hears what is asked for through the replicas."""
+        while True:
+            await asyncio.sleep(DEMAND_SECONDS)
+            for pool in self.pools():
+                pool.tell_demand()
