@@ -37,7 +37,7 @@ export {
   tenantSetting,
   withTenant,
 } from './tenancy.ts';
-export { fetchTrusting, onFileChange, readTlsFiles, type TlsFiles } from './tls.ts';
+export { fetchTrusting, type HttpClient, onFileChange, openHttpClient, readTlsFiles, type TlsFiles } from './tls.ts';
 export {
   type Workload,
   WorkloadKeysUnavailable,

@@ -15,21 +15,33 @@ export function readTlsFiles(directory: string): TlsFiles {
   return { cert: read('tls.crt'), key: read('tls.key'), ca: read('ca.crt') };
 }
 
+/** A `fetch` with connections of its own. */
+export interface HttpClient {
+  readonly fetch: typeof fetch;
+  /** Ends its connections; what still runs is cut off. */
+  close(): Promise<void>;
+}
+
 /**
- * A `fetch` that trusts only the authority in `caFile`. The file is read for each new connection, so that a renewed
- * authority needs no restart.
+ * An HTTP client that trusts only the authority in `caFile`; without one, the public authorities. The file is read for
+ * each new connection, so that a renewed authority needs no restart.
+ * @param timeout for the headers of an answer and between two pieces of its body, milliseconds
  */
-export function fetchTrusting(caFile: string): typeof fetch {
+export function openHttpClient(caFile: string | undefined, timeout = 120_000): HttpClient {
   const agent = new Agent({
-    connect: (options, callback) => buildConnector({ ca: readFileSync(caFile, 'utf8') })(options, callback),
-    headersTimeout: 120_000,
-    bodyTimeout: 120_000,
+    connect: (options, callback) =>
+      buildConnector(caFile === undefined ? {} : { ca: readFileSync(caFile, 'utf8') })(options, callback),
+    headersTimeout: timeout,
+    bodyTimeout: timeout,
   });
   // undici's own types of fetch differ from Node's copy of them only in name.
-  const trusting = (input: unknown, init?: object) =>
+  const own = (input: unknown, init?: object) =>
     undiciFetch(input as Parameters<typeof undiciFetch>[0], { ...init, dispatcher: agent });
-  return trusting as unknown as typeof fetch;
+  return { fetch: own as unknown as typeof fetch, close: () => agent.destroy() };
 }
+
+/** The `fetch` of {@link openHttpClient}, for as long as the process lives. */
+export const fetchTrusting = (caFile: string): typeof fetch => openHttpClient(caFile).fetch;
 
 /**
  * Calls `changed` when a file of a mounted Secret changes. Polls every 5 s, because the kubelet swaps a symbolic link,

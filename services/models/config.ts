@@ -28,14 +28,15 @@ const timeouts = z.strictObject({
 });
 
 const breaker = z.strictObject({
-  /** Share of the answers of a window that fails before the breaker opens. */
+  /** Share of the last requests that fails before the breaker opens. */
   threshold: z.number().gt(0).lt(1).describe('a share of failures, more than 0 and less than 1').default(0.5),
-  windowMs: milliseconds('the window in which failures are counted').default(10_000),
-  /** Fewer requests than this in a window never open it. */
+  /** How many requests are looked back on. */
+  window: z.int().min(1).max(1000).describe('a number of requests, 1 to 1000').default(20),
+  /** Fewer requests than this never open it. */
   minimumRequests: z.int().min(1).max(1000).describe('a number of requests, 1 to 1000').default(5),
   /** Time until the first probe; it doubles with each probe that fails. */
   halfOpenMs: milliseconds('the time until a probe').default(1000),
-  maxHalfOpenMs: milliseconds('the longest time until a probe').default(30_000),
+  maxHalfOpenMs: milliseconds('the longest time until a probe').default(5000),
 });
 
 const common = {
@@ -90,7 +91,7 @@ const model = z.strictObject({
   kind: z.enum(['chat', 'embedding']).describe('chat or embedding').default('chat'),
   chain: z.array(link).min(1).max(8).describe('1 to 8 pairs of provider and model, the first choice first'),
   /** Of the whole chain. */
-  timeoutMs: milliseconds('the time for the whole chain').default(60_000),
+  timeoutMs: milliseconds('the time for the whole chain').default(100_000),
   /** Attempts of one request, hedges included. */
   attempts: z.int().min(1).max(16).describe('a number of attempts, 1 to 16').default(4),
   /** Answers are no longer than this unless the request says so. */
@@ -178,24 +179,42 @@ function descriptionOf(field: z.core.$ZodType): string | undefined {
 
 /** What no single field shows. */
 function inconsistencies({ providers, models }: ModelsConfig): string[] {
-  const known = Object.keys(providers).join(', ') || 'none';
-  const problems = Object.keys(models).length === 0 ? ['models is {}. Set it to at least one model.'] : [];
-  for (const [publicName, { chain, kind, hedge }] of Object.entries(models)) {
+  const empty = Object.keys(models).length === 0 ? ['models is {}. Set it to at least one model.'] : [];
+  const wrong = Object.entries(models).flatMap(([publicName, model]) => {
     const at = `models.${publicName}`;
-    for (const [index, link] of chain.entries()) {
-      const { provider } = link;
-      const found = providers[provider];
-      if (found === undefined) {
-        problems.push(`${at}.chain.${index}.provider is "${provider}". Set it to one of: ${known}.`);
-      } else if (kind === 'embedding' && found.kind === 'anthropic') {
-        problems.push(`${at}.chain.${index}.provider is "${provider}", which embeds nothing. Use one that does.`);
-      }
-    }
-    // Vectors of two models can't be compared: a fallback would spoil every index without an error.
-    if (kind === 'embedding' && new Set(chain.map(({ model }) => model)).size > 1) {
-      problems.push(`${at}.chain names different models. Set one model: vectors of two don't compare.`);
-    }
-    if (hedge !== undefined && kind === 'embedding') problems.push(`${at}.hedge is set. Remove it from embeddings.`);
+    const links = model.chain.flatMap((link, index) => linkProblems(`${at}.chain.${index}`, link, model, providers));
+    return [...links, ...embeddingProblems(at, model)];
+  });
+  return [...empty, ...wrong];
+}
+
+function linkProblems(
+  at: string,
+  { provider, model }: { readonly provider: string; readonly model: string },
+  { kind }: ModelConfig,
+  providers: ModelsConfig['providers'],
+): string[] {
+  const found = Object.hasOwn(providers, provider) ? providers[provider] : undefined;
+  if (found === undefined) {
+    const known = Object.keys(providers).join(', ') || 'none is there: add one';
+    return [`${at}.provider is "${provider}". Set it to one of: ${known}.`];
   }
-  return problems;
+  if (kind === 'embedding' && found.kind === 'anthropic') {
+    return [`${at}.provider is "${provider}", which embeds nothing. Set it to one that does.`];
+  }
+  // Whoever pays for a model must say what: budgets would be blind.
+  if (found.kind !== 'slm' && !Object.hasOwn(found.prices, model)) {
+    return [`providers.${provider}.prices.${model} is not set. Set it to its prices; 0 where it costs nothing.`];
+  }
+  return [];
+}
+
+function embeddingProblems(at: string, { chain, kind, hedge }: ModelConfig): string[] {
+  if (kind === 'chat') return [];
+  // Vectors of two models can't be compared: a fallback would spoil every index without an error.
+  const mixed = new Set(chain.map(({ model }) => model)).size > 1;
+  return [
+    ...(mixed ? [`${at}.chain names several models. Set it to one: vectors of two can't be compared.`] : []),
+    ...(hedge === undefined ? [] : [`${at}.hedge is set. Remove it: embeddings are not hedged.`]),
+  ];
 }

@@ -1,5 +1,7 @@
 export { type ModelsConfig, parseModels, readModelsFile } from './config.ts';
+export { keepingConnections } from './connections.ts';
 export { isTooLong, ModelError, type ModelErrorCode } from './errors.ts';
+export { createModels, type ModelsOptions } from './models.ts';
 export {
   type CallBudget,
   type CallOptions,
@@ -19,6 +21,7 @@ export {
   type Models,
   type Provider,
   type ResponseFormat,
+  type Spent,
   type TextPart,
   type TokenUsage,
   type Tool,

@@ -110,7 +110,8 @@ export interface ToolCallDelta {
   readonly arguments?: string;
 }
 
-export type FinishReason = 'stop' | 'length' | 'tool_calls';
+/** `content_filter`: the provider wouldn't go on. */
+export type FinishReason = 'stop' | 'length' | 'tool_calls' | 'content_filter';
 
 /** A piece of an answer. */
 export interface ChatChunk {
@@ -128,7 +129,8 @@ export interface ChatChunk {
   readonly reasons?: readonly string[];
   /**
    * With the last chunk of {@link Models}: cost of every attempt at this answer in whole millionths of a US dollar,
-   * by the configured prices; attempts that were given up count with the tokens that they are known to have used.
+   * by the configured prices. One that was given up after the provider had begun counts with the tokens that it told
+   * of, else with the prompt of the answer and a token for each piece that came.
    */
   readonly costMicros?: number;
 }
@@ -164,10 +166,11 @@ export interface Provider {
   readonly models: readonly string[];
   /**
    * Streams an answer. Ends with a chunk that has `finish`, `usage` where the server counts, and `timings`.
-   * @throws ModelError
+   * @param deadlineMs time that is left, milliseconds: for servers that would rather refuse than be late
+   * @throws ModelError; `signal.reason` when the signal ends it
    */
-  complete(request: ChatRequest, signal: AbortSignal): AsyncIterable<ChatChunk>;
-  /** @throws ModelError */
+  complete(request: ChatRequest, signal: AbortSignal, deadlineMs?: number): AsyncIterable<ChatChunk>;
+  /** @throws ModelError; `signal.reason` when the signal ends it */
   embed?(request: EmbedRequest, signal: AbortSignal): Promise<Embeddings>;
   /** Ends its idle connections. */
   close(): Promise<void>;
@@ -183,13 +186,31 @@ export interface CallOptions {
   readonly budget?: CallBudget;
   /** Goes into log lines and traces. */
   readonly requestId?: string;
+  /** Told once, at the end, also of a call that fails or is cancelled: what it has used. */
+  readonly onSpent?: (spent: Spent) => void;
+}
+
+/** What one call has used. */
+export interface Spent {
+  /**
+   * Of the attempt that answered or was answering; zero when none had begun. Pieces count as tokens and bytes of the
+   * prompt too where the provider had not told yet.
+   */
+  readonly usage: TokenUsage;
+  /** See {@link ChatChunk.costMicros}. */
+  readonly costMicros: number;
+  /** See {@link ChatChunk.reasons}. */
+  readonly reasons: readonly string[];
+  /** Of the attempt that answered or was answering; null when none had begun. */
+  readonly provider: string | null;
+  readonly model: string | null;
 }
 
 /** What one call may use over all its attempts. */
 export interface CallBudget {
   /**
    * Whole millionths of a US dollar: an attempt that could exceed what is left isn't begun.
-   * @default unlimited
+   * @default what {@link Models.estimate} says
    */
   readonly costMicros?: number;
   /** Attempts, hedges included. */
@@ -200,7 +221,7 @@ export interface CallBudget {
 export interface Estimate {
   /** Of prompt and answer: bytes count as tokens, because no tokenizer in use makes more of them. */
   readonly tokens: number;
-  /** Of the costliest link of its chain, hedge included. */
+  /** Of every attempt that its chain may make: each reads the prompt, one gives the whole answer. */
   readonly costMicros: number;
 }
 

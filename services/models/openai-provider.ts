@@ -1,0 +1,178 @@
+import type { HttpClient } from '@somagent/kit';
+import OpenAI from 'openai';
+import { credentialIn, openConnections } from './connections.ts';
+import { ModelError } from './errors.ts';
+import { failureOf } from './failures.ts';
+import type {
+  ChatChunk,
+  ChatRequest,
+  ChatTimings,
+  Embeddings,
+  EmbedRequest,
+  FinishReason,
+  Lane,
+  Provider,
+  TokenUsage,
+  ToolCallDelta,
+} from './types.ts';
+
+/** Options of {@link OpenAiProvider}. */
+export interface OpenAiOptions {
+  readonly name: string;
+  readonly models: readonly string[];
+  /** Ends in /v1, or as the documentation of the server says. */
+  readonly url: string;
+  readonly credentialFile: string;
+  /** @default public authorities */
+  readonly caFile?: string | undefined;
+  /** Whether it is our own server, which knows lanes and deadlines. */
+  readonly ours: boolean;
+}
+
+/** A server that speaks OpenAI's chat API. Source: https://platform.openai.com/docs/api-reference/chat/create */
+export class OpenAiProvider implements Provider {
+  readonly name: string;
+  readonly models: readonly string[];
+  readonly #ours: boolean;
+  readonly #connections: HttpClient;
+  readonly #client: OpenAI;
+
+  constructor(options: OpenAiOptions) {
+    this.name = options.name;
+    this.models = options.models;
+    this.#ours = options.ours;
+    this.#connections = openConnections(options.caFile);
+    this.#client = new OpenAI({
+      apiKey: async () => credentialIn(options.credentialFile),
+      organization: null,
+      project: null,
+      baseURL: options.url,
+      fetch: this.#connections.fetch,
+      maxRetries: 0,
+      // The caller's signal ends a request.
+      timeout: 2_147_483_647,
+      logLevel: 'off',
+    });
+  }
+
+  async *complete(request: ChatRequest, signal: AbortSignal, deadlineMs?: number): AsyncGenerator<ChatChunk> {
+    const { lane, ...asked } = request;
+    const clock = new Clock();
+    const common = { provider: this.name, model: request.model };
+    let usage: TokenUsage | undefined;
+    let finish: FinishReason | undefined;
+    try {
+      const body = { ...defined(asked), stream: true, stream_options: { include_usage: true } };
+      const headers = this.#headers(lane ?? 'interactive', deadlineMs);
+      const chunks = await this.#client.chat.completions.create(
+        body as unknown as OpenAI.ChatCompletionCreateParamsStreaming,
+        { signal, headers },
+      );
+      for await (const chunk of chunks) {
+        clock.note(chunk);
+        usage = usageOf(chunk.usage) ?? usage;
+        const [choice] = chunk.choices;
+        finish = finishOf(choice?.finish_reason) ?? finish;
+        const piece = { text: choice?.delta.content ?? '', toolCalls: toolCallsOf(choice) };
+        if (piece.text === '' && piece.toolCalls.length === 0) continue;
+        clock.first();
+        yield { ...common, text: piece.text, ...(piece.toolCalls.length === 0 ? {} : { toolCalls: piece.toolCalls }) };
+      }
+    } catch (error) {
+      signal.throwIfAborted();
+      throw this.#failure(error);
+    }
+    // The client ends the stream without an error when it is aborted.
+    signal.throwIfAborted();
+    if (finish === undefined) throw endless(this.name);
+    yield { ...common, text: '', finish, ...(usage === undefined ? {} : { usage }), timings: clock.timings() };
+  }
+
+  async embed(request: EmbedRequest, signal: AbortSignal): Promise<Embeddings> {
+    try {
+      const answer = await this.#client.embeddings.create(
+        { model: request.model, input: [...request.input], encoding_format: 'float' },
+        { signal, headers: this.#headers('interactive', undefined) },
+      );
+      const vectors = answer.data.toSorted((a, b) => a.index - b.index).map(({ embedding }) => embedding);
+      if (vectors.length !== request.input.length) throw endless(this.name);
+      const usage = { promptTokens: answer.usage.prompt_tokens };
+      return { vectors, usage, provider: this.name, model: request.model };
+    } catch (error) {
+      signal.throwIfAborted();
+      throw error instanceof ModelError ? error : this.#failure(error);
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#connections.close();
+  }
+
+  #headers(lane: Lane, deadlineMs: number | undefined): Record<string, string> {
+    if (!this.#ours) return {};
+    const deadline = deadlineMs === undefined ? {} : { 'x-soma-deadline-ms': String(Math.ceil(deadlineMs)) };
+    return { 'x-soma-lane': lane, ...deadline };
+  }
+
+  #failure(error: unknown): ModelError {
+    if (!(error instanceof OpenAI.APIError)) return broken(this.name, error);
+    const { status, code, type, message, headers } = error;
+    return failureOf(this.name, { status, kinds: [code, type], message, headers, cause: error });
+  }
+}
+
+/** The connection broke: no client has a class of its own for it. */
+export const broken = (provider: string, cause: unknown): ModelError =>
+  new ModelError('unavailable', `${provider}: the connection broke`, { provider, cause });
+
+/** An answer that stops without saying so is cut off. */
+export const endless = (provider: string): ModelError =>
+  new ModelError('unavailable', `${provider}: the answer ended before its end`, { provider });
+
+/** Takes the times of an answer: of this side, and of the server where it tells. */
+class Clock {
+  readonly #asked = performance.now();
+  #first: number | null = null;
+  #queue: number | null = null;
+
+  first(): void {
+    this.#first ??= this.#since();
+  }
+
+  /** `soma` is what our server tells; `timings` is what its first version told. */
+  note(chunk: object): void {
+    const { soma, timings } = chunk as { soma?: { queueMs?: unknown }; timings?: { queue_ms?: unknown } };
+    const queue = soma?.queueMs ?? timings?.queue_ms;
+    if (typeof queue === 'number') this.#queue = queue;
+  }
+
+  timings(): ChatTimings {
+    return { queueMs: this.#queue, firstTokenMs: this.#first, totalMs: this.#since() };
+  }
+
+  #since(): number {
+    return tenths(performance.now() - this.#asked);
+  }
+}
+
+const tenths = (value: number): number => Math.round(value * 10) / 10;
+
+const defined = (fields: object): object =>
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+
+const usageOf = (usage: OpenAI.CompletionUsage | null | undefined): TokenUsage | undefined =>
+  usage == null ? undefined : { promptTokens: usage.prompt_tokens, completionTokens: usage.completion_tokens };
+
+function finishOf(reason: string | null | undefined): FinishReason | undefined {
+  if (reason == null) return undefined;
+  if (reason === 'function_call') return 'tool_calls';
+  return reason === 'length' || reason === 'tool_calls' || reason === 'content_filter' ? reason : 'stop';
+}
+
+const toolCallsOf = (choice: OpenAI.ChatCompletionChunk.Choice | undefined): readonly ToolCallDelta[] =>
+  (choice?.delta.tool_calls ?? []).map(({ index, id, function: called }) => ({
+    index,
+    ...(id == null ? {} : { id }),
+    ...(called?.name == null ? {} : { name: called.name }),
+    ...(called?.arguments == null ? {} : { arguments: called.arguments }),
+  }));
