@@ -24,6 +24,8 @@ export type RecallMode = 'hybrid' | 'vectors' | 'keywords';
 export interface Recalled extends Memory {
   /** Higher is better; only comparable within one answer. */
   readonly score: number;
+  /** Cosine of the question and the memory; null where it was not found by vectors. */
+  readonly similarity: number | null;
   /** Place among those found by each way; null where it was not found that way. */
   readonly rank: { readonly vectors: number | null; readonly keywords: number | null };
 }
@@ -56,13 +58,13 @@ export interface RecallParts {
 const breadth = 4;
 
 interface VectorSearch {
-  readonly ids: readonly string[];
+  readonly found: readonly { readonly id: string; readonly score: number }[];
   readonly embed: number | null;
   readonly took: number | null;
   readonly failure: string | null;
 }
 
-const notSearched: VectorSearch = { ids: [], embed: null, took: null, failure: null };
+const notSearched: VectorSearch = { found: [], embed: null, took: null, failure: null };
 
 /** Finds memories by meaning and by words, and weighs how new and how important they are. */
 export class Recall {
@@ -87,20 +89,24 @@ export class Recall {
       mode === 'keywords' ? notSearched : this.#byVector(question),
       mode === 'vectors' ? timed(async () => []) : timed(() => keywordSearch(database, scope, query, limit * breadth)),
     ]);
-    const ranked = fuse(byVector.ids, byWord.value, this.#weights);
-    const found = await memories.within(
-      scope,
-      ranked.map(({ id }) => id),
-    );
+    const nearest = byVector.found.map(({ id }) => id);
+    const ranked = fuse(nearest, byWord.value, this.#weights);
+    const candidates = ranked.map(({ id }) => id);
+    const found = await memories.within(scope, candidates);
+    const similarities = new Map(byVector.found.map(({ id, score }) => [id, score]));
     const { failure, embed, took } = byVector;
     return {
-      memories: this.#weigh(ranked, found).slice(0, limit),
+      memories: this.#weigh(ranked, found, similarities).slice(0, limit),
       degraded: failure === null ? null : { without: 'vectors', reason: failure },
       timings: { embed, vectors: took, keywords: byWord.took, total: since(begun) },
     };
   }
 
-  #weigh(ranked: readonly Ranked[], found: readonly Memory[]): readonly Recalled[] {
+  #weigh(
+    ranked: readonly Ranked[],
+    found: readonly Memory[],
+    similarities: ReadonlyMap<string, number>,
+  ): readonly Recalled[] {
     const byId = new Map(found.map((memory) => [memory.id, memory]));
     const now = Date.now();
     return ranked
@@ -108,7 +114,9 @@ export class Recall {
         const memory = byId.get(id);
         if (memory === undefined) return [];
         const age = { ageMs: now - Date.parse(memory.createdAt), importance: memory.importance };
-        return [{ ...memory, score: weighted({ score }, age, this.#weights), rank: { vectors, keywords } }];
+        const similarity = similarities.get(id) ?? null;
+        const rank = { vectors, keywords };
+        return [{ ...memory, score: weighted({ score }, age, this.#weights), similarity, rank }];
       })
       .toSorted((a, b) => b.score - a.score);
   }
@@ -126,7 +134,7 @@ export class Recall {
         deadline,
         timed(() => vectors.search(scope, vector, limit * breadth)),
       );
-      return { ids: found.value.map(({ id }) => id), embed: embedded.took, took: found.took, failure: null };
+      return { found: found.value, embed: embedded.took, took: found.took, failure: null };
     } catch (error) {
       const failure = deadline.aborted ? `no answer within ${deadlineMs} ms` : failureOf(error);
       log.warn({ tenant: scope.tenant, reason: failure }, 'recall without vectors');

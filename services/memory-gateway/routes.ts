@@ -62,6 +62,7 @@ const recalled = z
       memory
         .extend({
           score: z.number(),
+          similarity: z.number().nullable(),
           rank: z.object({ vectors: z.int().nullable(), keywords: z.int().nullable() }),
         })
         .openapi('RecalledMemory'),
@@ -108,6 +109,12 @@ const toMemory = (relation: 'can_view' | 'can_forget') => ({
   relation,
   object: ({ id = '' }: PathValues, { tenant }: Caller) => objectOf('memory', tenant, id),
 });
+
+/** Describes an answer of lines of JSON. The type is wider than its value: for a literal, only JSON could be sent. */
+const lines = (description: string) => {
+  const type: string = 'application/x-ndjson';
+  return { description, content: { [type]: { schema: z.string() } } };
+};
 
 const missing = { 404: failed('There is no such memory, session, persona or team here') };
 
@@ -221,10 +228,7 @@ export const routes = {
     audit: 'admin',
     request: { query: z.object({ owner: name.optional(), sessionId: z.uuid().optional() }) },
     responses: {
-      200: {
-        description: 'Lines `export`, `memory` and `end`; without the last one the answer was cut short',
-        content: { 'application/x-ndjson': { schema: z.string() } },
-      },
+      200: lines('Lines `export`, `memory` and `end`; without the last one the answer was cut short'),
       ...commonResponses,
     },
   }),

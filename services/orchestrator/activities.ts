@@ -5,11 +5,14 @@ import {
   type Generation,
   generationTries,
   haltedFailure,
+  type RememberInput,
   type SessionActivities,
   type Usage,
 } from './contract.ts';
 import type { HaltSwitch, Run, StopReason } from './halt.ts';
+import { type RememberParts, rememberTurn } from './memory.ts';
 import { isPermanent, isTooLong, type Model, type ModelChunk, type ModelRequest, newerHalf } from './model.ts';
+import type { RecalledBefore, SessionRecall } from './recall.ts';
 import { startedEvents } from './session-events.ts';
 import { type BegunTurn, type SessionStore, Superseded } from './session-store.ts';
 import type { StepPolicy, StepVerdict } from './step-policy.ts';
@@ -21,6 +24,10 @@ export interface ActivityDependencies {
   readonly model: Model;
   readonly policy: StepPolicy;
   readonly halts: HaltSwitch;
+  /** What is remembered from earlier conversations. */
+  readonly recall: SessionRecall;
+  /** Where turns are remembered; absent where there is no memory. */
+  readonly memory?: RememberParts['client'];
   /** Answered turns that the model is shown. */
   readonly historyTurns: number;
 }
@@ -40,7 +47,26 @@ export function createActivities(dependencies: ActivityDependencies): SessionAct
     interruptTurn: ({ turnId, ...key }) => asTenant(key.tenant, () => store.interrupt(key, turnId)),
     finishTurn: (input) => asTenant(input.tenant, () => store.finishTurn(input)),
     closeSession: (input) => asTenant(input.tenant, () => store.close(input)),
+    rememberTurn: (input) => asTenant(input.tenant, () => remember(dependencies, input)),
   };
+}
+
+/** Asks policy, then has the turn remembered. While agent work is halted it comes again. */
+async function remember(dependencies: ActivityDependencies, input: RememberInput): Promise<void> {
+  const { store, policy, halts, memory } = dependencies;
+  const { tenant, sessionId, subject, turnId } = input;
+  const { verdict, event } = policy.decide({
+    tenant,
+    sessionId,
+    subject,
+    requestId: turnId,
+    capability: 'memory:write',
+  });
+  const waits = policy.undecided || halts.reasonAgainst({ tenant, subject }) === 'halted';
+  if (!verdict.allow && waits) throw comesAgain(verdict.reasons.join('; '));
+  await store.record(tenant, [event]);
+  if (!verdict.allow) throw refusedFor('PolicyDenied', verdict.reasons.join('; '));
+  await rememberTurn({ store, ...(memory && { client: memory }) }, input);
 }
 
 async function generate(dependencies: ActivityDependencies, input: GenerateInput): Promise<Generation> {
@@ -84,9 +110,13 @@ async function attempt(
   const context = Context.current();
   const number = context.info.attempt;
   const startedAt = Date.now();
-  const { store, historyTurns } = dependencies;
-  const events = [decided.event, ...startedEvents(input, input.turn, number, input.by)];
-  const begun = await store.beginTurn(input, { turn: input.turn, number, historyTurns, events });
+  const { store, recall, historyTurns } = dependencies;
+  const mayRecall = recallDecided(dependencies, input);
+  const events = [decided.event, ...mayRecall.events, ...startedEvents(input, input.turn, number, input.by)];
+  const [begun, recalled] = await Promise.all([
+    store.beginTurn(input, { turn: input.turn, number, historyTurns, events }),
+    mayRecall.allowed ? recall.before(input, subjectOf(input)) : refusedRecall,
+  ]);
   if (begun.turn.status !== 'running') return ended(startedAt);
   if (begun.tries > generationTries) throw refusedFor('GenerationFailed', `${generationTries} attempts have failed`);
 
@@ -96,16 +126,37 @@ async function attempt(
   });
   const alive = setInterval(() => context.heartbeat(), heartbeatInterval);
   try {
-    const request = { persona: input.persona, history: begun.history, prompt: input.turn.prompt };
+    const shown = recall.shown(recalled, begun.history);
+    const request = {
+      persona: input.persona,
+      history: begun.history,
+      prompt: input.turn.prompt,
+      ...(shown !== undefined && { recalled: shown }),
+    };
     const generation = await streamAnswer(dependencies.model, request, batch, { stop: stop.signal, run }, startedAt);
     // The last text is stored with the end of the turn: one wait for the replicas less.
-    return { ...generation, tail: await batch.end() };
+    const noted = recalled.note.state === 'off' ? {} : { recall: recalled.note };
+    return { ...generation, ...noted, tail: await batch.end() };
   } catch (error) {
     await batch.abandon();
     throw await failureOf(dependencies, input, begun, run, error);
   } finally {
     clearInterval(alive);
   }
+}
+
+const subjectOf = ({ by }: GenerateInput): string => by?.actor.id ?? '';
+
+const refusedRecall: RecalledBefore = { memories: [], note: { state: 'refused', memories: 0, ms: 0 } };
+
+/** Whether policy lets this turn be shown what is remembered, and the event that records it. */
+function recallDecided({ policy, recall }: ActivityDependencies, input: GenerateInput) {
+  if (!recall.isThere) return { allowed: true, events: [] };
+  const { tenant, sessionId, turn, by } = input;
+  const requestId = by?.requestId ?? turn.turnId;
+  const subject = subjectOf(input);
+  const { verdict, event } = policy.decide({ tenant, sessionId, subject, requestId, capability: 'memory:read' });
+  return { allowed: verdict.allow, events: [event] };
 }
 
 /** The turn ended in an earlier life of this activity; storing its end again changes nothing. */
@@ -157,14 +208,17 @@ async function streamAnswer(
 
 /** Streams the answer to as much of the conversation as the model can read; the prompt itself is never cut. */
 async function* streamFitting(model: Model, request: ModelRequest, signal: AbortSignal): AsyncGenerator<ModelChunk> {
-  let history = request.history;
+  let shown = request;
   for (;;) {
     try {
       // A conversation that is too long is refused before the first token, so nothing is streamed twice.
-      return yield* model.stream({ ...request, history }, signal);
+      return yield* model.stream(shown, signal);
     } catch (error) {
-      if (!isTooLong(error) || history.length === 0) throw error;
-      history = newerHalf(history);
+      if (!isTooLong(error)) throw error;
+      const { recalled, ...rest } = shown;
+      if (shown.history.length > 0) shown = { ...shown, history: newerHalf(shown.history) };
+      else if (recalled !== undefined) shown = rest;
+      else throw error;
     }
   }
 }

@@ -8,6 +8,7 @@ import {
   temporalVariables,
   text,
 } from '@somagent/kit';
+import { memoryVariables } from '@somagent/memory-gateway/client.ts';
 import { policyVariables } from '@somagent/policy';
 import { z } from 'zod';
 
@@ -29,6 +30,9 @@ export const workerSchema = z.object({
   SLM_TOKEN_FILE: text('the file with the token by which this worker shows the model endpoint who it is'),
   SLM_CA_FILE: text('the PEM file of the authority that signed the certificate of the model endpoint'),
   SLM_MAX_TOKENS: count('the most tokens of one answer').default(256),
+  MEMORY_URL: memoryVariables.MEMORY_URL.optional(),
+  MEMORY_CA_FILE: memoryVariables.MEMORY_CA_FILE.optional(),
+  MEMORY_TOKEN_FILE: memoryVariables.MEMORY_TOKEN_FILE.optional(),
   HISTORY_TURNS: count('how many earlier turns the model is shown').default(6),
   MAX_GENERATIONS: count('how many generations one worker runs at once').default(32),
 });

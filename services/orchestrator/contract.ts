@@ -70,6 +70,8 @@ export interface CarriedState {
   readonly turns: number;
   /** Workflow time of the last turn, milliseconds since the epoch. */
   readonly lastActivity: number;
+  /** Turns that are not remembered yet. @default none */
+  readonly unremembered?: readonly RememberInput[];
 }
 
 /** Argument of the update `turn`. Its id is the update id, so a repeated request is the same turn. */
@@ -191,8 +193,23 @@ export interface GenerateInput {
   readonly by?: Requester;
 }
 
+/** What was recalled before a turn. */
+export interface RecallNote {
+  /**
+   * `degraded`: by words only; `away`: the memory gateway did not answer in time; `refused`: by policy; `off`: there is
+   * no memory.
+   */
+  readonly state: 'recalled' | 'degraded' | 'away' | 'refused' | 'off';
+  /** How many memories the model could be shown. */
+  readonly memories: number;
+  /** Milliseconds. */
+  readonly ms: number;
+}
+
 /** How a generation ended. */
 export interface Generation {
+  /** @default there is no memory: ended by an older version */
+  readonly recall?: RecallNote;
   readonly outcome: 'completed' | 'cancelled';
   readonly answer: string;
   /** The end of `answer` that is not stored as an event yet. @default '' */
@@ -232,6 +249,16 @@ export interface InterruptInput {
   readonly turnId: string;
 }
 
+/** Which turn shall be remembered, for whom. */
+export interface RememberInput {
+  readonly tenant: string;
+  readonly sessionId: string;
+  readonly turnId: string;
+  /** Who asked it. */
+  readonly subject: string;
+  readonly persona?: string;
+}
+
 /** Activities of a session; see activities.ts. */
 export interface SessionActivities {
   openSession(input: SessionInput): Promise<void>;
@@ -239,4 +266,5 @@ export interface SessionActivities {
   interruptTurn(input: InterruptInput): Promise<void>;
   finishTurn(input: FinishInput): Promise<Turn>;
   closeSession(input: EndInput): Promise<void>;
+  rememberTurn(input: RememberInput): Promise<void>;
 }

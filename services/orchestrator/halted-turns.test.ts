@@ -19,6 +19,7 @@ import { type Database, openDatabase } from './database.ts';
 import { HaltSwitch } from './halt.ts';
 import { migrate } from './migrations.ts';
 import { Model } from './model.ts';
+import { SessionRecall } from './recall.ts';
 import { SessionStore } from './session-store.ts';
 import { StepPolicy } from './step-policy.ts';
 import { builtModel, startModel, type TestModel } from './testing/model.ts';
@@ -77,6 +78,7 @@ describe('turns of a halted tenant, on a real Temporal with the real model', {
         halts: halting,
         policy: new StepPolicy({ engine: identity.policy, control, workload }),
         model: new Model({ ...model, model: 'soma-tiny', maxTokens: 200 }),
+        recall: new SessionRecall({ log }),
         historyTurns: 2,
       }),
       maxConcurrentActivityTaskExecutions: slots,

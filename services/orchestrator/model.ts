@@ -19,6 +19,8 @@ export interface ModelRequest {
   readonly persona: string | undefined;
   readonly history: readonly Pick<Turn, 'prompt' | 'answer'>[];
   readonly prompt: string;
+  /** What is remembered from earlier conversations, as data in a block of its own. @default nothing */
+  readonly recalled?: string;
 }
 
 /** A piece of an answer, or its count of tokens at the end. */
@@ -93,14 +95,15 @@ function readToEnd(body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array>
 
 /** The conversation as chat messages. */
 export function messagesOf(request: ModelRequest): OpenAI.ChatCompletionMessageParam[] {
-  const { persona, history, prompt } = request;
+  const { persona, history, prompt, recalled } = request;
   return [
     ...(persona === undefined ? [] : [{ role: 'system' as const, content: persona }]),
     ...history.flatMap((turn) => [
       { role: 'user' as const, content: turn.prompt },
       { role: 'assistant' as const, content: turn.answer },
     ]),
-    { role: 'user' as const, content: prompt },
+    // Never a system message, and no message of its own: templates want roles in turn.
+    { role: 'user' as const, content: recalled === undefined ? prompt : `${recalled}\n\n${prompt}` },
   ];
 }
 

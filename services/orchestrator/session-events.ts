@@ -40,7 +40,11 @@ export function endedEvents(input: FinishInput): readonly OutgoingEvent[] {
   const { tenant, sessionId, status, error, generation, turn, by } = input;
   const common = origin(tenant, by);
   const { turnId } = turn;
-  const ended = event('audit.session', 'turn.ended', { ...common, data: { sessionId, turnId, status, error } });
+  const recall = generation?.recall;
+  const ended = event('audit.session', 'turn.ended', {
+    ...common,
+    data: { sessionId, turnId, status, error, ...(recall && { recall }) },
+  });
   if (!generation?.usage) return [ended];
   const data = { sessionId, turnId, subject: common.actor.id, ...generation.usage, model: generation.model };
   return [ended, event('usage.tokens', 'tokens.used', { ...common, data })];

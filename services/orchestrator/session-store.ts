@@ -220,9 +220,9 @@ export class SessionStore {
       select ${notice(input)} from event`.execute(this.#db.of(input.tenant));
   }
 
-  /** The turn as it ended before. */
-  async #ended(key: SessionKey, turnId: string): Promise<Turn> {
-    const turn = await this.#db
+  /** A turn as it is stored; undefined when there is none of that id. */
+  turn(key: SessionKey, turnId: string): Promise<Turn | undefined> {
+    return this.#db
       .of(key.tenant)
       .selectFrom('turn')
       .select(turnColumns)
@@ -230,6 +230,11 @@ export class SessionStore {
       .where('session_id', '=', key.sessionId)
       .where('id', '=', turnId)
       .executeTakeFirst();
+  }
+
+  /** The turn as it ended before. */
+  async #ended(key: SessionKey, turnId: string): Promise<Turn> {
+    const turn = await this.turn(key, turnId);
     if (turn === undefined) throw missing(key);
     return turn;
   }

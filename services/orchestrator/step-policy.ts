@@ -8,7 +8,7 @@ export interface Step {
   readonly sessionId: string;
   /** On whose behalf. */
   readonly subject: string;
-  readonly capability: 'model:generate';
+  readonly capability: 'model:generate' | 'memory:read' | 'memory:write';
   /** Of the request that the step belongs to; the turn's id where there is none. */
   readonly requestId: string;
 }
@@ -20,6 +20,9 @@ export interface StepPolicyOptions {
   /** Who this worker is: `sub` of its own workload token. */
   readonly workload: string;
 }
+
+/** Names of the steps in verdicts. */
+const routes = { 'model:generate': 'generate', 'memory:read': 'recall', 'memory:write': 'remember' } as const;
 
 /** A verdict and the event that records it. */
 export interface StepVerdict {
@@ -51,7 +54,7 @@ export class StepPolicy {
     const { control, workload } = this.#options;
     return {
       subject: { tenant, id: workload, kind: 'workload', roles: [], teams: [], client: null, scopes: null },
-      action: { service: 'orchestrator', route: 'generate', method: 'STEP', capability, audit: 'write' },
+      action: { service: 'orchestrator', route: routes[capability], method: 'STEP', capability, audit: 'write' },
       resource: { tenant, type: 'session', id: sessionId },
       relation: { required: null, held: null },
       control: {
@@ -73,7 +76,7 @@ export class StepPolicy {
       data: {
         requestId,
         service: 'orchestrator',
-        route: 'generate',
+        route: routes[capability],
         method: null,
         path: null,
         capability,

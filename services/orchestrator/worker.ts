@@ -1,6 +1,8 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { BudgetSweeper } from '@somagent/budget';
 import {
+  ConfigError,
   ControlState,
   createPool,
   endWhenRenewed,
@@ -12,6 +14,7 @@ import {
   temporalConnectionOptions,
   workloadToken,
 } from '@somagent/kit';
+import { MemoryClient } from '@somagent/memory-gateway/client.ts';
 import { createPolicyEngine } from '@somagent/policy';
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from '@temporalio/worker';
 import { decodeJwt } from 'jose';
@@ -22,6 +25,7 @@ import { tenantOfWorkflow } from './contract.ts';
 import { openDatabase } from './database.ts';
 import { HaltSwitch } from './halt.ts';
 import { Model } from './model.ts';
+import { SessionRecall } from './recall.ts';
 import { SessionStore } from './session-store.ts';
 import { StepPolicy } from './step-policy.ts';
 
@@ -47,11 +51,14 @@ export async function runWorker(config: WorkerConfig, log: Logger, program: stri
   const engine = createPolicyEngine(config, { log });
   const kafka = new KafkaProducer(config, { clientId: 'orchestrator' });
   const relay = new OutboxRelay({ database: config, sink: kafka, log });
+  const budgets = new BudgetSweeper({ rows: db.platform, log });
   const halts = new HaltSwitch({ control, log, record: (events) => store.record(null, events) });
   control.start();
   relay.start();
+  budgets.start();
   await Promise.all([engine.start(), known(control)]);
   halts.start();
+  const memory = memoryOf(config);
   const connection = await NativeConnection.connect(temporalConnectionOptions(config));
   const worker = await Worker.create({
     connection,
@@ -63,6 +70,8 @@ export async function runWorker(config: WorkerConfig, log: Logger, program: stri
       halts,
       model: modelOf(config),
       policy: new StepPolicy({ engine, control, workload: subjectOf(config.IDENTITY_TOKEN_FILE) }),
+      recall: new SessionRecall({ log, ...(memory && { client: memory }) }),
+      ...(memory && { memory }),
       historyTurns: config.HISTORY_TURNS,
     }),
     ...tuning(config),
@@ -86,6 +95,7 @@ export async function runWorker(config: WorkerConfig, log: Logger, program: stri
     { name: 'stop following halts', run: () => halts.stop() },
     { name: 'stop following control', run: () => control.stop() },
     { name: 'stop looking for policies', run: () => engine.stop() },
+    { name: 'stop returning reservations', run: () => budgets.stop() },
     { name: 'stop the relay', run: () => relay.stop() },
     { name: 'close Kafka', run: () => kafka.close() },
     { name: 'close Postgres', run: () => db.destroy() },
@@ -130,6 +140,16 @@ const modelOf = (config: WorkerConfig): Model =>
     caFile: config.SLM_CA_FILE,
     maxTokens: config.SLM_MAX_TOKENS,
   });
+
+/** Without an address there is no memory: turns go on without. An address without the rest is a mistake. */
+function memoryOf(config: WorkerConfig): MemoryClient | undefined {
+  const { MEMORY_URL: url, MEMORY_CA_FILE: caFile, MEMORY_TOKEN_FILE: tokenFile } = config;
+  if (url === undefined) return undefined;
+  if (caFile === undefined || tokenFile === undefined) {
+    throw new ConfigError(['MEMORY_URL is set. Set MEMORY_CA_FILE and MEMORY_TOKEN_FILE too.']);
+  }
+  return new MemoryClient({ url, caFile, tokenFile });
+}
 
 function drain(worker: Worker, running: Promise<void>): Promise<void> {
   worker.shutdown();

@@ -24,6 +24,7 @@ import {
   messages,
   promptLimit,
   queueLimit,
+  type RememberInput,
   type Requester,
   refusals,
   type SessionActivities,
@@ -55,6 +56,13 @@ const patient = proxyActivities<SessionActivities>({
   startToCloseTimeout: '15 seconds',
   scheduleToCloseTimeout: '1 hour',
   retry: { initialInterval: '500ms', backoffCoefficient: 2, maximumInterval: '10s' },
+});
+
+/** Remembering waits for the memory gateway as long as it takes; nobody waits for it. */
+const { rememberTurn } = proxyActivities<SessionActivities>({
+  startToCloseTimeout: '15 seconds',
+  scheduleToCloseTimeout: '7 days',
+  retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '5 minutes' },
 });
 
 const openUpdate = defineUpdate<void, []>(messages.open);
@@ -91,6 +99,8 @@ class Session {
   #running: { readonly turnId: string; readonly scope: CancellationScope } | undefined;
   readonly #cancelledWhileWaiting = new Set<string>();
   readonly #waitingIds = new Set<string>();
+  /** Turns that are not remembered yet, by id. */
+  readonly #unremembered = new Map<string, RememberInput>();
   #tail: Promise<unknown> = Promise.resolve();
 
   constructor(input: SessionInput) {
@@ -99,6 +109,7 @@ class Session {
     this.#turns = input.carried?.turns ?? 0;
     this.#lastActivity = input.carried?.lastActivity ?? Date.now();
     this.#opened = input.carried !== undefined;
+    for (const turn of input.carried?.unremembered ?? []) this.#remember(turn);
   }
 
   /** Registers the handlers; synchronous, so that no message of the first task is missed. */
@@ -121,6 +132,7 @@ class Session {
     await store((activities) => activities.closeSession({ tenant, sessionId, reason, by }));
     this.#closed = true;
     await condition(allHandlersFinished);
+    await condition(() => this.#unremembered.size === 0);
     return reason;
   }
 
@@ -161,7 +173,9 @@ class Session {
   }
 
   #carry(): CarriedState {
-    return { turns: this.#turns, lastActivity: this.#lastActivity };
+    const unremembered = [...this.#unremembered.values()];
+    const common = { turns: this.#turns, lastActivity: this.#lastActivity };
+    return unremembered.length === 0 ? common : { ...common, unremembered };
   }
 
   #state(): SessionState {
@@ -206,7 +220,27 @@ class Session {
     const by = turn.by ?? this.#creator();
     const stored = await store((activities) => activities.finishTurn({ tenant, sessionId, turn, by, ...end }));
     this.#turns = Math.max(this.#turns, stored.number);
+    this.#rememberLater(turn.turnId, by, end);
     return stored;
+  }
+
+  /**
+   * Schedules that a turn is remembered, where there is a memory. That the generation says so is in the history: one of
+   * an older version does not say it, so its replay schedules nothing.
+   */
+  #rememberLater(turnId: string, by: Requester, { status, generation }: TurnEnd): void {
+    const state = generation?.recall?.state ?? 'off';
+    if (status !== 'completed' || state === 'off' || state === 'refused') return;
+    const { tenant, sessionId, persona } = this.#input;
+    const common = { tenant, sessionId, turnId, subject: by.actor.id };
+    this.#remember(persona === undefined ? common : { ...common, persona });
+  }
+
+  #remember(turn: RememberInput): void {
+    this.#unremembered.set(turn.turnId, turn);
+    const done = () => void this.#unremembered.delete(turn.turnId);
+    // Refused for good, or for a week: the turn itself is stored, only memory lacks it.
+    CancellationScope.nonCancellable(() => rememberTurn(turn)).then(done, done);
   }
 
   async #generate(turn: TurnInput): Promise<TurnEnd> {

@@ -19,13 +19,20 @@ export const auditSession = {
     aggregate: bySession,
   }),
   'turn.ended': contract({
-    version: 1,
-    description: 'A turn ended',
+    version: 2,
+    description: 'A turn ended; recall says what was remembered before it',
     data: z.object({
       sessionId,
       turnId: z.uuid(),
       status: z.enum(['completed', 'cancelled', 'failed']),
       error: z.string().nullable(),
+      recall: z
+        .object({
+          state: z.enum(['recalled', 'degraded', 'away', 'refused', 'off']),
+          memories: z.int().min(0),
+          ms: z.number().min(0),
+        })
+        .optional(),
     }),
     aggregate: bySession,
   }),
