@@ -25,6 +25,8 @@ export const gatewaySchema = z.object({
   PORT: port('the port of the HTTPS API').default(8443),
   HEALTH_PORT: port('the port of /healthz and /readyz').default(8081),
   TLS_DIR: text('the directory with tls.crt and tls.key of the gateway'),
+  MODELS_FILE: text('the JSON file of providers and models, see services/models/README.md'),
+  MODEL_DEADLINE_SECONDS: count('the seconds that a request of a model may take').default(120),
   SESSION_IDLE_SECONDS: count('the seconds without a turn after which a session closes itself').default(3600),
 });
 

@@ -6,7 +6,7 @@ import { eventStream, type StreamSources } from './event-stream.ts';
 import { decodeCursor, encodeCursor, identifierFor } from './identifiers.ts';
 import { generationFailed, keyReused, sessionClosed } from './problems.ts';
 import type { SessionView } from './reader.ts';
-import type { Routes } from './routes.ts';
+import type { sessionRoutes } from './routes.ts';
 import { type SessionAddress, SessionEnded, type Sessions } from './sessions.ts';
 
 /** What the handlers work with. */
@@ -15,8 +15,10 @@ export interface HandlerDependencies extends StreamSources {
   readonly relations: Pick<RelationChecker, 'check'>;
 }
 
-/** The handlers of the routes. The tenant always comes from the token. */
-export function createHandlers(dependencies: HandlerDependencies): Handlers<Routes> {
+type SessionRoutes = typeof sessionRoutes;
+
+/** The handlers of sessions. The tenant always comes from the token. */
+export function createHandlers(dependencies: HandlerDependencies): Pick<Handlers<SessionRoutes>, keyof SessionRoutes> {
   const { reader, sessions, relations } = dependencies;
 
   const viewOf = async ({ tenant, sessionId }: SessionAddress): Promise<SessionView> => {

@@ -23,18 +23,23 @@ import {
   TenantDatabase,
   temporalConnectionOptions,
 } from '@somagent/kit';
+import { createModels, readModelsFile } from '@somagent/models';
 import type { Database } from '@somagent/orchestrator/database.ts';
 import { createPolicyEngine } from '@somagent/policy';
 import { relationCheckerOf } from '@somagent/relations';
 import { Client, Connection } from '@temporalio/client';
 import { sql } from 'kysely';
+import { createBudgetHandlers } from './budget-handlers.ts';
 import { type GatewayConfig, gatewaySchema } from './config.ts';
 import { EventHub } from './event-hub.ts';
 import { createHandlers } from './handlers.ts';
+import { createOpenAiHandlers } from './openai-handlers.ts';
 import { SessionReader } from './reader.ts';
 import { routes } from './routes.ts';
 import { sessionFacts } from './session-facts.ts';
 import { Sessions } from './sessions.ts';
+import { Spending } from './spending.ts';
+import { ToolPolicy } from './tool-policy.ts';
 
 const service = 'gateway';
 const log = createLogger({ service });
@@ -60,13 +65,16 @@ function connect(config: GatewayConfig) {
     quota: new PostgresQuota({ database: db, limits: limitsOf(service, config), log }),
     verdicts: new KafkaVerdictSink({ producer: kafka, log, spill: (events) => appendEvents(db.untenanted, events) }),
     hub: new EventHub(config, log),
+    models: createModels(readModelsFile(config.MODELS_FILE), { log }),
+    // Longer than a request may take: what has expired can't have run on.
+    spending: new Spending({ database: db, log, seconds: config.MODEL_DEADLINE_SECONDS + 60 }),
   };
 }
 
 type Connections = ReturnType<typeof connect>;
 
 function createApp(config: GatewayConfig, open: Connections, draining: AbortSignal) {
-  const { tokens, apiKeys, control, policy, relations, quota, verdicts, reader, hub } = open;
+  const { db, tokens, apiKeys, control, policy, relations, quota, verdicts, reader, hub, models, spending } = open;
   const client = new Client({ connection: open.temporal, namespace: config.TEMPORAL_NAMESPACE });
   const sessions = new Sessions(client, {
     taskQueue: config.TASK_QUEUE,
@@ -76,7 +84,15 @@ function createApp(config: GatewayConfig, open: Connections, draining: AbortSign
     service,
     title: 'SomaGent gateway',
     routes,
-    handlers: createHandlers({ reader, hub, log, draining, control, relations, sessions }),
+    handlers: {
+      ...createHandlers({ reader, hub, log, draining, control, relations, sessions }),
+      ...createOpenAiHandlers({
+        ...{ models, spending, control, relations, log },
+        tools: new ToolPolicy({ policy, control, verdicts }),
+        deadlineMs: config.MODEL_DEADLINE_SECONDS * 1000,
+      }),
+      ...createBudgetHandlers({ database: db }),
+    },
     authentication: { tokens, apiKeys },
     control,
     policy,
@@ -126,6 +142,8 @@ async function main(): Promise<void> {
     { name: 'let the news spread', run: () => sleep(1500) },
     { name: 'send streams elsewhere', run: () => draining.abort() },
     { name: 'finish requests', run: () => server.drain(20_000) },
+    { name: 'store what was used', run: () => open.spending.flush() },
+    { name: 'close models', run: () => open.models.close() },
     { name: 'record verdicts', run: () => open.verdicts.flush() },
     { name: 'close Kafka', run: () => open.kafka.close() },
     { name: 'stop fetching keys', run: () => open.issuer.stop() },

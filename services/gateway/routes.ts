@@ -11,6 +11,8 @@ import {
 } from '@somagent/governance';
 import { promptLimit } from '@somagent/orchestrator/contract.ts';
 import { objectOf } from '@somagent/relations/tuples.ts';
+import { budgetRoutes } from './budget-routes.ts';
+import { openAiRoutes } from './openai-routes.ts';
 
 const usage = z.object({ promptTokens: z.int(), completionTokens: z.int() }).openapi('Usage');
 
@@ -66,10 +68,8 @@ const toSession = (relation: 'can_view' | 'can_use' | 'can_close') => ({
   object: ({ id = '' }: PathValues, { tenant }: Caller) => objectOf('session', tenant, id),
 });
 
-/**
- * Every route of the API, once. The server, the OpenAPI document and the list of protected endpoints come from here.
- */
-export const routes = {
+/** The routes of sessions. */
+export const sessionRoutes = {
   createSession: declareRoute({
     method: 'post',
     path: '/v1/sessions',
@@ -177,7 +177,11 @@ export const routes = {
     request: { params: sessionParams },
     responses: { 200: json(session, 'The closed session'), ...ofSession },
   }),
-  getOpenApi: openApiRoute,
 };
+
+/**
+ * Every route of the API, once. The server, the OpenAPI document and the list of protected endpoints come from here.
+ */
+export const routes = { ...sessionRoutes, ...openAiRoutes, ...budgetRoutes, getOpenApi: openApiRoute };
 
 export type Routes = typeof routes;

@@ -1,3 +1,4 @@
+import { budgetMigration, grantBudgets } from '@somagent/budget/migration.ts';
 import { quotaMigration } from '@somagent/governance/quota-migration.ts';
 import { isolateTenants, outboxMigration, requireIsolation, tenantSetting } from '@somagent/kit';
 import { type Kysely, sql } from 'kysely';
@@ -98,6 +99,7 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0004-tenancy': tenancy,
   '0005-outbox': outboxMigration,
   '0006-quota': quotaMigration,
+  '0007-budget': budgetMigration,
 };
 
 /**
@@ -129,6 +131,8 @@ async function grantReading<Tables>(db: Kysely<Tables>): Promise<void> {
     for (const table of ['quota_window', 'quota_limit']) {
       await sql`grant select, insert, update, delete on ${sql.table(table)} to ${sql.ref(readers.gateway)}`.execute(db);
     }
+    // It refuses requests of models here that would exceed a budget.
+    await grantBudgets(db, readers.gateway);
   }
   if (present.has(readers.training)) {
     const role = sql.ref(readers.training);

@@ -1,0 +1,140 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Actual, type Refusal, reserve, settle } from '@somagent/budget';
+import { type EventData, event, type OutgoingEvent } from '@somagent/events';
+import { type Caller, Problem, tenantOrNull } from '@somagent/governance';
+import { appendEvents, type Logger, messageOf } from '@somagent/kit';
+import type { QueryExecutorProvider } from 'kysely';
+import type { Attribution } from './attribution.ts';
+import { budgetExceeded } from './openai-problems.ts';
+
+/** What {@link Spending} works with. */
+export interface SpendingOptions {
+  /** A TenantDatabase with the tables of budgets and an outbox. */
+  readonly database: { of(tenant: string): QueryExecutorProvider };
+  readonly log: Logger;
+  /** Time after which a reservation returns by itself, seconds: longer than any request. */
+  readonly seconds: number;
+  /** Time that an answer waits for its settlement, milliseconds; then it goes on in the background. @default 2000 */
+  readonly patience?: number;
+}
+
+/** A request of a model. */
+export interface Work extends Attribution {
+  readonly requestId: string;
+  readonly caller: Caller;
+  readonly model: string;
+  readonly lane: 'interactive' | 'batch';
+  /** Upper bound. */
+  readonly most: Actual;
+}
+
+/** How it ended. */
+export interface Ending {
+  readonly outcome: 'completed' | 'cancelled' | 'failed' | 'refused';
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  readonly costMicros: number;
+  readonly provider: string | null;
+  readonly reasons: readonly string[];
+  /** Milliseconds. */
+  readonly queue: number | null;
+  readonly firstToken: number | null;
+  readonly model: number;
+  readonly total: number;
+}
+
+type UsageData = EventData<'usage.tokens', 'tokens.used'>;
+
+const nothing = { promptTokens: 0, completionTokens: 0, costMicros: 0, provider: null } as const;
+const noTime = { queue: null, firstToken: null, model: 0, total: 0 } as const;
+
+/**
+ * The cost hard stop: what a request may use at most is reserved before it runs, and settled with what it has used in
+ * the statement that stores its usage event. A request whose process is killed has left its event with the reservation,
+ * so that there is exactly one in every case.
+ */
+export class Spending {
+  readonly #options: Required<SpendingOptions>;
+  readonly #open = new Set<Promise<void>>();
+
+  constructor(options: SpendingOptions) {
+    this.#options = { patience: 2000, ...options };
+  }
+
+  /** @throws Problem budget-exceeded, before anything has run */
+  async begin(work: Work): Promise<Spent> {
+    const { requestId, caller, most, team, persona, sessionId } = work;
+    const rows = this.#options.database.of(caller.tenant);
+    const lost = 'the process of the gateway ended before it was counted';
+    const unsettled = usageEvent(work, { ...nothing, ...noTime, outcome: 'failed', reasons: [lost] });
+    const request = { tenant: caller.tenant, team, persona, sessionId, requestId, ...most };
+    const answer = await reserve(rows, request, { seconds: this.#options.seconds, unsettled });
+    if (answer.granted) return { end: (ending) => this.#end(work, ending) };
+    await appendEvents(rows, [
+      usageEvent(work, { ...nothing, ...noTime, outcome: 'refused', reasons: [answer.message] }),
+    ]);
+    throw refusalOf(answer);
+  }
+
+  /** Resolves when every settlement is stored. */
+  async flush(): Promise<void> {
+    await Promise.all(this.#open);
+  }
+
+  /** Waits for the settlement, but not for ever: should the database be away, the reservation keeps the room. */
+  async #end(work: Work, ending: Ending): Promise<void> {
+    const settled = this.#settle(work, ending).finally(() => this.#open.delete(settled));
+    this.#open.add(settled);
+    const late = new AbortController();
+    const patience = sleep(this.#options.patience, undefined, { signal: late.signal }).catch(() => undefined);
+    await Promise.race([settled, patience]);
+    late.abort();
+  }
+
+  /** Tries until the reservation has run out anyway. */
+  async #settle(work: Work, ending: Ending): Promise<void> {
+    const { database, log, seconds } = this.#options;
+    const { requestId, caller, most } = work;
+    const actual = { tokens: ending.promptTokens + ending.completionTokens, costMicros: ending.costMicros };
+    const events = [usageEvent(work, ending)];
+    const until = performance.now() + seconds * 1000;
+    for (let pause = 50; performance.now() < until; pause = Math.min(pause * 2, 2000)) {
+      try {
+        const key = { tenant: caller.tenant, requestId };
+        const outcome = await settle(database.of(caller.tenant), key, actual, events);
+        if (outcome === 'late' || outcome === 'unknown')
+          log.error({ requestId, outcome }, 'a request was settled too late');
+        if (actual.tokens > most.tokens || actual.costMicros > most.costMicros) {
+          log.error({ requestId, model: work.model, most, actual }, 'a request has used more than was reserved');
+        }
+        return;
+      } catch (error) {
+        log.warn({ requestId, reason: messageOf(error) }, 'the use of a request cannot be stored at the moment');
+        await sleep(pause);
+      }
+    }
+    log.error({ requestId, actual }, 'the use of a request was not stored: its reservation tells of it');
+  }
+}
+
+/** A request that runs. */
+export interface Spent {
+  /** To be called once, whichever way it ended, before the last word of the answer. */
+  end(ending: Ending): Promise<void>;
+}
+
+function usageEvent(work: Work, ending: Ending): OutgoingEvent {
+  const { requestId, caller, sessionId, team, persona, model: modelName, lane } = work;
+  const { queue, firstToken, model, total, reasons, ...counted } = ending;
+  const data: UsageData = {
+    ...{ sessionId, turnId: null, subject: caller.subject, persona, team, modelName, lane, ...counted },
+    ...{ queue, firstToken, model, total, platform: Math.max(0, total - model), reasons: [...reasons] },
+  };
+  const actor = { kind: caller.kind, id: caller.subject, client: caller.client };
+  return event('usage.tokens', 'tokens.used', { tenant: tenantOrNull(caller.tenant), actor, requestId, data });
+}
+
+function refusalOf({ message, renewsAt }: Refusal): Problem {
+  const seconds = renewsAt === null ? undefined : Math.max(1, Math.ceil((renewsAt.getTime() - Date.now()) / 1000));
+  return new Problem(budgetExceeded, message, seconds === undefined ? {} : { 'retry-after': String(seconds) });
+}
