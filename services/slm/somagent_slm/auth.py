@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import jwt
 
+from somagent_slm.environment import SHORTEST_TOKEN, SettingsError, Workloads
 from somagent_slm.errors import ApiError
-from somagent_slm.settings import SHORTEST_TOKEN, Settings, SettingsError, Workloads
 
 # Asymmetric only: with HS256 a public key would pass as the secret.
 ALGORITHMS = ["RS256", "ES256", "ES384", "ES512"]
@@ -34,6 +34,16 @@ class Verifier(Protocol):
 
     def verify(self, header: str | None) -> float | None:
         """Until when (seconds since the epoch) the header is good; None when it is not."""
+
+
+class AdmissionSettings(Protocol):
+    """What admission needs of a server's settings: one of the two is set."""
+
+    @property
+    def workloads(self) -> Workloads | None: ...
+
+    @property
+    def api_key_file(self) -> Path | None: ...
 
 
 class Admission:
@@ -62,13 +72,13 @@ class Admission:
         return True
 
 
-def admission(settings: Settings) -> Admission:
+def admission(settings: AdmissionSettings) -> Admission:
     """The one way of admission that the settings name."""
     if settings.workloads is not None:
         return Admission(WorkloadTokens(settings.workloads))
     if settings.api_key_file is not None:
         return Admission(BearerToken(settings.api_key_file))
-    raise SettingsError("neither SLM_WORKLOAD_AUDIENCE nor SLM_API_KEY_FILE is set; set one")
+    raise SettingsError("neither a workload audience nor an API key file is set; set one")
 
 
 class BearerToken:

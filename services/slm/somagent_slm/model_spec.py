@@ -10,9 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-
-class SettingsError(ValueError):
-    """A setting is absent or wrong; the message names the variable, the value and the fix."""
+from somagent_slm.environment import SettingsError
 
 
 class ModelSpec(BaseModel):
