@@ -18,8 +18,11 @@ export async function keywordSearch(
 ): Promise<readonly string[]> {
   const { rows } = await sql<{ id: string }>`
     with words as (
-      select string_agg(quote_literal(word), ' | ')::tsquery as asked
-      from (select word from unnest(tsvector_to_array(to_tsvector('english', ${question}))) word limit ${longestQuestion})
+      -- Quoted as a tsquery wants it: a word is never an operator.
+      select string_agg('''' || replace(replace(word, '\\', '\\\\'), '''', '''''') || '''', ' | ')::tsquery as asked
+      from (
+        select word from unnest(tsvector_to_array(to_tsvector('english', ${question}))) word limit ${longestQuestion}
+      ) listed
     )
     select id from memory, words
     where ${rowsOf(scope)} and duplicate_of is null and search @@ asked
