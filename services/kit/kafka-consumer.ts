@@ -1,6 +1,12 @@
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Consumer, type Message, MessagesStreamFallbackModes, MessagesStreamModes } from '@platformatic/kafka';
+import {
+  Consumer,
+  ListOffsetTimestamps,
+  type Message,
+  MessagesStreamFallbackModes,
+  MessagesStreamModes,
+} from '@platformatic/kafka';
 import { closeLostConnections, explainKafkaError, type KafkaConfig, kafkaConnection } from './kafka.ts';
 import type { Logger } from './log.ts';
 
@@ -32,6 +38,11 @@ export interface ConsumerOptions {
   readonly known?: (ids: readonly string[]) => Promise<ReadonlySet<string>>;
   /** The most messages that `handle` gets at once. @default 500 */
   readonly batch?: number;
+  /**
+   * Where to begin, by `topic/partition`, asked at each membership: for who keeps its positions with what it made of
+   * the messages. Partitions that it does not name begin with the oldest message. @default where the group committed
+   */
+  readonly positions?: () => Promise<ReadonlyMap<string, bigint>>;
 }
 
 type Raw = Message<Buffer, Buffer, Buffer, Buffer>;
@@ -108,8 +119,8 @@ export class KafkaConsumer {
     try {
       const stream = await consumer.consume({
         topics: [...this.#options.topics],
-        mode: MessagesStreamModes.COMMITTED,
         fallbackMode: MessagesStreamFallbackModes.EARLIEST,
+        ...(await this.#beginning(consumer)),
       });
       this.#joined = true;
       for await (const batch of batches(stream, this.#batch, this.#stop.signal)) {
@@ -122,6 +133,23 @@ export class KafkaConsumer {
       this.#stop.signal.removeEventListener('abort', giveUp);
       await consumer.close(true).catch((error: unknown) => this.#options.log.debug({ err: error }, 'closing Kafka'));
     }
+  }
+
+  async #beginning(consumer: Consumer<Buffer, Buffer, Buffer, Buffer>) {
+    const { positions, topics } = this.#options;
+    if (positions === undefined) return { mode: MessagesStreamModes.COMMITTED };
+    const [known, oldest] = await Promise.all([
+      positions(),
+      consumer.listOffsets({ topics: [...topics], timestamp: ListOffsetTimestamps.EARLIEST }),
+    ]);
+    const offsets = [...oldest].flatMap(([topic, firsts]) =>
+      firsts.map((first, partition) => {
+        const position = known.get(`${topic}/${partition}`) ?? first;
+        // What was removed can't be asked for; `handle` sees the gap.
+        return { topic, partition, offset: position > first ? position : first };
+      }),
+    );
+    return { mode: MessagesStreamModes.MANUAL, offsets };
   }
 
   get #batch(): number {

@@ -1,0 +1,103 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type ClickHouseClient, type ClickHouseSettings, createClient } from '@clickhouse/client';
+import { httpsUrl, text } from '@somagent/kit';
+import { z } from 'zod';
+
+/** The variables of a connection to ClickHouse. */
+export const clickHouseVariables = {
+  CLICKHOUSE_URL: httpsUrl('the address of ClickHouse, e.g. https://clickhouse.local-data.svc:8443'),
+  CLICKHOUSE_CREDENTIALS_DIR: text('the directory with the files username and password of this service'),
+  CLICKHOUSE_CA_FILE: text('the PEM file of the authority that signed the certificate of ClickHouse'),
+};
+
+const schema = z.object(clickHouseVariables);
+/** Where and as whom to connect. */
+export type ClickHouseConfig = z.output<typeof schema>;
+
+/** The database of this service; it owns everything in it. */
+export const database = 'analytics';
+
+/** Values of query parameters, `{name:Type}` in a statement. Text of a request goes nowhere else. */
+export type Parameters = Readonly<Record<string, string | number | boolean | readonly string[]>>;
+
+/** A row as it is sent: column to value. */
+export type Row = Readonly<Record<string, unknown>>;
+
+/** Inserts are answered when they are stored; numbers come as numbers, times are UTC. */
+const settings: ClickHouseSettings = {
+  async_insert: 0,
+  output_format_json_quote_64bit_integers: 0,
+  date_time_output_format: 'iso',
+  session_timezone: 'UTC',
+};
+
+/** ClickHouse over HTTPS. Credentials are read for each request, so that a rotated password needs no restart. */
+export class Warehouse {
+  readonly #config: ClickHouseConfig;
+  readonly #client: ClickHouseClient;
+
+  /** @throws Error when the file of the authority or the credentials can't be read. */
+  constructor(config: ClickHouseConfig) {
+    this.#config = config;
+    this.#auth();
+    this.#client = createClient({
+      url: config.CLICKHOUSE_URL,
+      tls: { ca_cert: readFileSync(config.CLICKHOUSE_CA_FILE) },
+      application: 'somagent-analytics',
+      request_timeout: 30_000,
+      max_open_connections: 16,
+      clickhouse_settings: settings,
+    });
+  }
+
+  /** Rows that a statement gives. @throws ClickHouseError */
+  async rows<Found = Row>(
+    query: string,
+    parameters: Parameters = {},
+    more: ClickHouseSettings = {},
+  ): Promise<readonly Found[]> {
+    const result = await this.#client.query({
+      query,
+      query_params: { ...parameters },
+      format: 'JSONEachRow',
+      clickhouse_settings: more,
+      auth: this.#auth(),
+    });
+    return result.json<Found>();
+  }
+
+  /** Runs a statement that gives nothing. @throws ClickHouseError */
+  async run(query: string, parameters: Parameters = {}): Promise<void> {
+    await this.#client.command({ query, query_params: { ...parameters }, auth: this.#auth() });
+  }
+
+  /**
+   * Stores rows as one block.
+   * @param token rows that came under the same token before, into the same table, are not stored again
+   */
+  async insert(table: string, rows: readonly Row[], token: string): Promise<void> {
+    await this.#client.insert({
+      table: `${database}.${table}`,
+      values: rows,
+      format: 'JSONEachRow',
+      // One block: a token names a block, and a batch is far below what would be cut into several.
+      clickhouse_settings: { insert_deduplicate: 1, insert_deduplication_token: token, input_format_parallel_parsing: 0 },
+      auth: this.#auth(),
+    });
+  }
+
+  /** @throws Error when ClickHouse does not answer. */
+  async check(): Promise<void> {
+    await this.rows('select 1');
+  }
+
+  async close(): Promise<void> {
+    await this.#client.close();
+  }
+
+  #auth(): { readonly username: string; readonly password: string } {
+    const file = (name: string) => readFileSync(join(this.#config.CLICKHOUSE_CREDENTIALS_DIR, name), 'utf8').trim();
+    return { username: file('username'), password: file('password') };
+  }
+}
