@@ -18,7 +18,7 @@ export async function startVectorStore(variables: Readonly<Record<string, string
   const server = await startPythonServer({
     name: 'vector-store',
     requirements: 'images/qdrant/requirements.txt',
-    packages: ['services/vector-store'],
+    packages: ['services/vector-store', 'services/slm'],
     module: 'somagent_vectors',
     readiness: '/readyz',
     environment: async (folder, port) => {

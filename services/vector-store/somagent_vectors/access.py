@@ -8,7 +8,7 @@ import hmac
 from collections.abc import Mapping
 from pathlib import Path
 
-from somagent_vectors.settings import SHORTEST_KEY, SettingsError
+from somagent_slm.environment import SHORTEST_TOKEN, SettingsError
 
 
 class Right(enum.Enum):
@@ -53,7 +53,7 @@ class _KeyFile:
         self._digest = b""
         self._refresh()
         if not self._digest:
-            raise SettingsError(f"{path} has no key of {SHORTEST_KEY} or more characters; write one into it")
+            raise SettingsError(f"{path} has no key of {SHORTEST_TOKEN} or more characters; write one into it")
 
     def matches(self, digest: bytes) -> bool:
         self._refresh()
@@ -65,7 +65,7 @@ class _KeyFile:
             key = self._path.read_text().strip() if stamp != self._stamp else ""
         except OSError:
             return
-        if len(key) >= SHORTEST_KEY:
+        if len(key) >= SHORTEST_TOKEN:
             self._stamp, self._digest = stamp, _digest(key)
 
 

@@ -68,14 +68,13 @@ class Call:
 class Api:
     """The routes; `application` is what a server runs."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, access: Access) -> None:
+    def __init__(self, settings: Settings, catalog: Catalog, access: Access, healthy: Callable[[], bool]) -> None:
+        self._healthy = healthy
         self._settings = settings
         self._catalog = catalog
         self._access = access
         self._metrics = Metrics()
         self._present = 0
-        self.stopping = False
-        self.healthy: Callable[[], bool] = lambda: True
         self.application = Starlette(
             routes=[*self._open_routes(), *self._guarded_routes()], exception_handlers={404: _no_route, 405: _no_method}
         )
@@ -131,7 +130,7 @@ class Api:
         return PlainTextResponse("healthz check passed")
 
     async def _ready(self, _: Request) -> Response:
-        if self.stopping or not self.healthy():
+        if not self._healthy():
             return PlainTextResponse("some shards are not ready", 503)
         return PlainTextResponse("all shards are ready")
 
