@@ -169,11 +169,11 @@ export class Call {
     return this.#try(link).over !== undefined || !this.#affordable(link);
   }
 
-  /** Says once why a link is passed by. */
+  /** Says once why a link is passed by that hasn't failed before. */
   #tell(link: Link): void {
     const tried = this.#try(link);
     const reason = this.#affordable(link) ? link.closedBecause : 'budget_exceeded';
-    if (tried.told || tried.over !== undefined || reason === undefined) return;
+    if (tried.told || tried.count > 0 || tried.over !== undefined || reason === undefined) return;
     tried.told = true;
     this.#reasons.push(`${link.name}: ${reason}`);
   }
