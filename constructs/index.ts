@@ -78,6 +78,7 @@ export {
   type KafkaTopic,
 } from './kafka/index.ts';
 export { Keycloak, type KeycloakProps, type RealmDocument } from './keycloak/index.ts';
+export { MemoryGateway, type MemoryGatewayProps } from './memory-gateway/index.ts';
 export { type PlaneQuota, RegionNamespaces, type RegionNamespacesProps } from './namespace/index.ts';
 export { type Bucket, ObjectStore, type ObjectStoreProps } from './object-store/index.ts';
 export { Opa, type OpaProps } from './opa/index.ts';
@@ -88,5 +89,5 @@ export { Database, type DatabaseProps, Postgres, type PostgresProps } from './po
 export { type RayApplication, RayCluster, type RayClusterProps, type RayRenderer } from './ray/index.ts';
 export { Relations, type RelationsProps } from './relations/index.ts';
 export { type RegisteredSchemas, SchemaRegistry, type SchemaRegistryProps } from './schema-registry/index.ts';
-export { Slm, type SlmProps } from './slm/index.ts';
+export { Slm, type SlmModel, type SlmProps } from './slm/index.ts';
 export { Temporal, type TemporalProps, type TemporalService } from './temporal/index.ts';

@@ -7,7 +7,7 @@ import { type ApiServerAddress, PodNetwork } from '../core/pod-network.ts';
 import { bytesOf, type Resources } from '../core/quantity.ts';
 import { placeOf } from '../core/region-chart.ts';
 import type { SecretPlan } from '../core/secret-plan.ts';
-import { integerBetween, oneOf } from '../core/validate.ts';
+import { InvalidPropError, integerBetween, oneOf } from '../core/validate.ts';
 import { DeploymentWorkload, ServiceAddress } from '../core/workload.ts';
 
 const renderers = ['pods', 'kuberay'] as const;
@@ -16,6 +16,8 @@ const GCS = 6379;
 /** Port of a worker's node manager. */
 const NODE_MANAGER = 8076;
 const DASHBOARD = 8265;
+/** Port of Serve's own proxy, which only the operator asks, and only for its health: no application has a route there. */
+const PROXY = 8002;
 const TOKEN = '/secrets/ray-token';
 
 /** `kuberay`: a RayService for the operator. `pods`: the same nodes as plain Deployments, where there is no operator. */
@@ -29,9 +31,8 @@ export interface RayApplication {
   readonly importPath: string;
   /** Command of the head where no operator starts Ray: starts the node, deploys the application, serves until SIGTERM. */
   readonly headCommand: readonly string[];
-  /** Port of Serve's proxy, and the files of its certificate. */
+  /** Port of the head on which the application itself answers. */
   readonly port: number;
-  readonly tls: { readonly certificateFile: string; readonly keyFile: string };
   readonly probes: Probes;
 }
 
@@ -46,8 +47,14 @@ export interface RayClusterProps {
   readonly application: RayApplication;
   /** @default 'pods' */
   readonly renderer?: RayRenderer;
-  /** Nodes beside the head. @default 0 */
+  /** Nodes beside the head. Replicas of the application come and go within them. @default 0 */
   readonly workers?: number;
+  /**
+   * Most nodes beside the head, when replicas find no room: the operator then adds nodes and removes them when they are
+   * idle. Plain pods don't grow: their renderer refuses it.
+   * @default as many as `workers`
+   */
+  readonly maxWorkers?: number;
   /** Variables of every node. @default none */
   readonly env?: Environment;
   /** Secrets of every node. @default none */
@@ -64,6 +71,12 @@ export interface RayClusterProps {
 
 const HEAD: Resources = { cpu: '250m', memory: '1Gi', memoryLimit: '1536Mi' };
 const WORKER: Resources = { cpu: '150m', memory: '768Mi', memoryLimit: '1280Mi' };
+/** The operator's autoscaler, a container beside the head. */
+const AUTOSCALER = {
+  idleTimeoutSeconds: 120,
+  resources: { requests: { cpu: '30m', memory: '256Mi' }, limits: { cpu: '200m', memory: '512Mi' } },
+  securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } },
+};
 /** Sessions' files; the object store is small because prompts and answers are. */
 const SCRATCH = { '/tmp': '1Gi', '/dev/shm': '128Mi' };
 
@@ -75,12 +88,14 @@ export class RayCluster extends Construct {
   readonly #instance: string;
   readonly #props: RayClusterProps;
   readonly #workers: number;
+  readonly #maxWorkers: number;
 
   constructor(scope: Construct, id: string, props: RayClusterProps) {
     super(scope, id);
     this.#instance = instanceName(this);
     this.#props = props;
     this.#workers = integerBetween('workers', props.workers ?? 0, 0, 100);
+    this.#maxWorkers = integerBetween('maxWorkers', props.maxWorkers ?? this.#workers, this.#workers, 100);
     this.selector = selectorLabels(this.#identity('head'));
     this.network = new PodNetwork(this, 'network', { ...this.#identity('cluster'), name: this.#instance });
     // Nodes choose the ports of their workers, stores and agents themselves.
@@ -124,6 +139,15 @@ export class RayCluster extends Construct {
 
   #renderPods(): void {
     const { application, headResources = HEAD } = this.#props;
+    if (this.#maxWorkers > this.#workers) {
+      const fix = `Set workers to ${this.#maxWorkers}, or renderer to "kuberay".`;
+      throw new InvalidPropError(
+        'maxWorkers',
+        String(this.#maxWorkers),
+        `${this.#workers} with the renderer "pods"`,
+        fix,
+      );
+    }
     const address = new ServiceAddress(this, 'head-address', {
       ...this.#identity('head'),
       name: `${this.#instance}-head`,
@@ -136,7 +160,7 @@ export class RayCluster extends Construct {
       ...this.#tokenNode(),
       command: application.headCommand,
       network: this.network,
-      ports: { serve: application.port, gcs: GCS },
+      ports: { https: application.port, gcs: GCS },
       resources: headResources,
       // Two heads at once are two clusters.
       strategy: 'Recreate',
@@ -167,7 +191,7 @@ export class RayCluster extends Construct {
   /** Source: https://docs.ray.io/en/latest/cluster/kubernetes/getting-started/rayservice-quick-start.html */
   #renderOperator(): void {
     const { application, rayVersion = '2.60.0', headResources = HEAD, workerResources = WORKER } = this.#props;
-    this.network.allowFromNamespace(this.#props.operatorNamespace ?? 'kuberay-system', [DASHBOARD, application.port]);
+    this.network.allowFromNamespace(this.#props.operatorNamespace ?? 'kuberay-system', [DASHBOARD, PROXY]);
     new ApiObject(this, 'service', {
       apiVersion: 'ray.io/v1',
       kind: 'RayService',
@@ -178,11 +202,12 @@ export class RayCluster extends Construct {
           rayVersion,
           // The operator generates the token, keeps it in a Secret and gives it to every node.
           authOptions: { mode: 'token' },
+          ...(this.#grows && { enableInTreeAutoscaling: true, autoscalerOptions: AUTOSCALER }),
           headGroupSpec: {
             rayStartParams: { 'dashboard-host': '0.0.0.0', 'num-cpus': '1', ...storeSize(headResources) },
             template: this.#operatorPod('head', headResources),
           },
-          workerGroupSpecs: this.#workers === 0 ? [] : [this.#workerGroup(workerResources)],
+          workerGroupSpecs: this.#maxWorkers === 0 ? [] : [this.#workerGroup(workerResources)],
         },
       },
     });
@@ -193,14 +218,14 @@ export class RayCluster extends Construct {
       groupName: 'workers',
       replicas: this.#workers,
       minReplicas: this.#workers,
-      maxReplicas: this.#workers,
+      maxReplicas: this.#maxWorkers,
       rayStartParams: { 'num-cpus': '1', 'node-manager-port': String(NODE_MANAGER), ...storeSize(resources) },
       template: this.#operatorPod('worker', resources),
     };
   }
 
   #operatorPod(component: 'head' | 'worker', resources: Resources) {
-    const head = { serve: this.#props.application.port, gcs: GCS, dashboard: DASHBOARD };
+    const head = { https: this.#props.application.port, serve: PROXY, gcs: GCS, dashboard: DASHBOARD };
     const template = podTemplate({
       ...this.#node(),
       ...(this.#props.workloadKeys !== undefined && { serviceAccount: this.network.serviceAccount() }),
@@ -211,15 +236,22 @@ export class RayCluster extends Construct {
       // The operator deploys the application once the node is ready: readiness can't ask for the application.
       probes: { readiness: { scheme: 'tcp', port: component === 'head' ? GCS : NODE_MANAGER } },
     });
-    return k8s.toJson_PodTemplateSpec(template);
+    const json = k8s.toJson_PodTemplateSpec(template);
+    // The operator puts its autoscaler beside the head and binds the pod's account to the right to resize this cluster.
+    if (component === 'head' && this.#grows) json.spec.automountServiceAccountToken = true;
+    return json;
+  }
+
+  get #grows(): boolean {
+    return this.#maxWorkers > this.#workers;
   }
 }
 
-function serveConfig({ name, importPath, port, tls }: RayApplication) {
+function serveConfig({ name, importPath }: RayApplication) {
   return {
     proxy_location: 'HeadOnly',
-    http_options: { host: '0.0.0.0', port, ssl_certfile: tls.certificateFile, ssl_keyfile: tls.keyFile },
-    applications: [{ name, import_path: importPath, route_prefix: '/' }],
+    http_options: { host: '0.0.0.0', port: PROXY },
+    applications: [{ name, import_path: importPath, route_prefix: null }],
   };
 }
 

@@ -1,1 +1,1 @@
-export { Slm, type SlmProps } from './slm.ts';
+export { Slm, type SlmModel, type SlmProps } from './slm.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DeploymentWorkload } from '../core/workload.ts';
 import { environmentOf, image, type Manifest, mountsOf, slmOf, TestRegion } from '../testing.ts';
-import { Slm } from './slm.ts';
+import { Slm, type SlmModel } from './slm.ts';
 
 test('the Service is in front of the head, whichever renderer made it', () => {
   for (const renderer of ['pods', 'kuberay'] as const) {
@@ -16,6 +16,52 @@ test('the Service is in front of the head, whichever renderer made it', () => {
   }
 });
 
+const bundled = {
+  path: '/models/bundled.gguf',
+  slots: 4,
+  minReplicas: 1,
+  maxReplicas: 1,
+  targetOngoing: 3,
+};
+
+test('models have options of their own, the same whichever renderer made them', () => {
+  const models = [
+    { name: 'large', path: '/models/large.gguf', slots: 8, minReplicas: 2, maxReplicas: 6, threads: 4, cpus: 2 },
+    { name: 'small', targetOngoingRequests: 2 },
+  ];
+  for (const renderer of ['pods', 'kuberay'] as const) {
+    const region = new TestRegion();
+    const props = { image: image('ray-slm'), plan: region.plan, renderer, models, queue: 8, batchQueue: 32 };
+    const slm = new Slm(region.chart('runtime'), 'slm', props);
+    assert.deepEqual([slm.model, slm.models], ['large', ['large', 'small']]);
+    const pod =
+      renderer === 'pods'
+        ? region.find('Deployment', 'slm-head').spec.template
+        : region.find('RayService', 'slm').spec.rayClusterConfig.headGroupSpec.template;
+    const env = environmentOf({ spec: { template: pod } } as Manifest);
+    assert.deepEqual(JSON.parse(String(env.SLM_MODELS)), [
+      { ...models[0], targetOngoing: 6 },
+      { ...bundled, name: 'small', targetOngoing: 2 },
+    ]);
+    assert.deepEqual([env.SLM_QUEUE, env.SLM_BATCH_QUEUE], ['8', '32']);
+  }
+});
+
+test('wrong models say what to do', () => {
+  const region = new TestRegion();
+  const slm = (id: string, models: readonly SlmModel[]) => () =>
+    new Slm(region.chart('runtime'), id, { image: image('ray-slm'), plan: region.plan, models });
+  assert.throws(slm('a', []), {
+    message: `models is "[]"; allowed: at least one model. Leave it out, or give [{ name: 'soma-tiny' }].`,
+  });
+  assert.throws(slm('b', [{ name: 'x' }, { name: 'x' }]), {
+    message: 'models is "x"; allowed: each name once. Requests name their model: rename one.',
+  });
+  assert.throws(slm('c', [{ name: 'x', minReplicas: 3, maxReplicas: 2 }]), {
+    message: 'models[0].maxReplicas is 2; allowed: a whole number from 3 to 64. Use for instance 3.',
+  });
+});
+
 test('the head has the model, the certificate and no key', () => {
   const region = new TestRegion();
   const slm = slmOf(region);
@@ -27,8 +73,10 @@ test('the head has the model, the certificate and no key', () => {
   });
   const head = region.find('Deployment', 'slm-head');
   const env = environmentOf(head);
-  assert.equal(env.SLM_MODEL_PATH, '/models/bundled.gguf');
-  assert.equal(env.SLM_MODEL_NAME, 'soma-tiny');
+  assert.deepEqual(JSON.parse(String(env.SLM_MODELS)), [
+    { ...bundled, name: 'soma-tiny' },
+    { ...bundled, name: 'soma-tiny-q8', quantize: 'q8_0' },
+  ]);
   assert.equal(env.SLM_API_KEY_FILE, undefined);
   assert.equal(env.SLM_WORKLOAD_AUDIENCE, 'somagent-slm');
   assert.equal(env.SLM_WORKLOAD_CALLERS, 'system:serviceaccount:north-services:worker');
@@ -45,8 +93,13 @@ test('the head has the model, the certificate and no key', () => {
 test('a wrong number of slots says what to do', () => {
   const region = new TestRegion();
   assert.throws(
-    () => new Slm(region.chart('runtime'), 'slm', { image: image('ray-slm'), plan: region.plan, slots: 65 }),
-    { message: 'slots is 65; allowed: a whole number from 1 to 64. Use for instance 64.' },
+    () =>
+      new Slm(region.chart('runtime'), 'slm', {
+        image: image('ray-slm'),
+        plan: region.plan,
+        models: [{ name: 'x', slots: 65 }],
+      }),
+    { message: 'models[0].slots is 65; allowed: a whole number from 1 to 64. Use for instance 64.' },
   );
 });
 

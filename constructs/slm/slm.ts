@@ -5,13 +5,48 @@ import type { ApiServerAddress, Endpoint, PodNetwork } from '../core/pod-network
 import type { Resources } from '../core/quantity.ts';
 import { placeOf } from '../core/region-chart.ts';
 import type { SecretPlan } from '../core/secret-plan.ts';
-import { integerBetween } from '../core/validate.ts';
+import { dnsLabel, InvalidPropError, integerBetween } from '../core/validate.ts';
 import { type Connectable, type Connection, ServiceAddress } from '../core/workload.ts';
 import { RayCluster, type RayRenderer } from '../ray/ray-cluster.ts';
 
 const HTTPS = 8000;
 /** Name of the service in audiences and in the paths of tokens. */
 const TARGET = 'slm';
+/** The bundled model as it is and in 8 bits. */
+const BUNDLED: readonly SlmModel[] = [{ name: 'soma-tiny' }, { name: 'soma-tiny-q8', quantize: 'q8_0' }];
+
+/** One model among those that are served side by side, in replicas of its own. */
+export interface SlmModel {
+  /** Name of the model in requests. */
+  readonly name: string;
+  /**
+   * A GGUF file or a directory with a model, inside the image.
+   * @default '/models/bundled.gguf'
+   */
+  readonly path?: string;
+  /**
+   * Takes the matrices in 8 bits: half of the size, nearly the same words.
+   * @default as they are in the file
+   */
+  readonly quantize?: 'q8_0';
+  /** Conversations that one replica generates at once. @default 4 */
+  readonly slots?: number;
+  /** Threads for each token. @default 1 */
+  readonly threads?: number;
+  /** Tokens of a conversation. @default what the model was trained for */
+  readonly context?: number;
+  /** Replicas that are always there. @default 1 */
+  readonly minReplicas?: number;
+  /** Replicas at most: Ray adds them as requests come, where the nodes have room. @default as many as `minReplicas` */
+  readonly maxReplicas?: number;
+  /**
+   * Requests for each replica, waiting ones included, that Ray aims at.
+   * @default three quarters of the slots
+   */
+  readonly targetOngoingRequests?: number;
+  /** Share of a core that Ray sets aside for a replica. @default 0.5 */
+  readonly cpus?: number;
+}
 
 /** Options of {@link Slm}. */
 export interface SlmProps {
@@ -20,24 +55,18 @@ export interface SlmProps {
   /** Where the cluster's token and the certificate are asked for. */
   readonly plan: SecretPlan;
   /**
-   * Name of the model in requests.
-   * @default 'soma-tiny'
+   * The models; clients that name none ask for the first.
+   * @default `soma-tiny`, the bundled one, and `soma-tiny-q8`, the same in 8 bits
    */
-  readonly model?: string;
-  /**
-   * A GGUF file or a directory with a model, inside the image.
-   * @default '/models/bundled.gguf'
-   */
-  readonly modelPath?: string;
-  /**
-   * Conversations that are generated at once.
-   * @default 4
-   */
-  readonly slots?: number;
-  /** Copies of the model. @default 1 */
-  readonly replicas?: number;
+  readonly models?: readonly SlmModel[];
+  /** Interactive requests that may wait for each model; more get 429. @default 64 */
+  readonly queue?: number;
+  /** Batch requests that may wait for each model; more get 429. @default 256 */
+  readonly batchQueue?: number;
   /** Ray nodes beside the head. @default 0 */
   readonly workers?: number;
+  /** Most Ray nodes beside the head; only with the operator. @default as many as `workers` */
+  readonly maxWorkers?: number;
   /** How the cluster is made. @default 'pods' */
   readonly renderer?: RayRenderer;
   /** Of the head. @default those of {@link RayCluster} */
@@ -56,8 +85,10 @@ export class Slm extends Construct implements Connectable, Endpoint {
   readonly port = HTTPS;
   /** Base address of the API. */
   readonly url: string;
-  /** Name of the model in requests. */
+  /** Name of the first model in requests. */
   readonly model: string;
+  /** Names of all models. */
+  readonly models: readonly string[];
   readonly network: PodNetwork;
   readonly #instance: string;
   readonly #plan: SecretPlan;
@@ -67,11 +98,13 @@ export class Slm extends Construct implements Connectable, Endpoint {
     super(scope, id);
     this.#instance = instanceName(this);
     this.#plan = props.plan;
-    this.model = props.model ?? 'soma-tiny';
+    const declared = declaredModels(props.models ?? BUNDLED);
+    this.models = declared.map(({ name }) => name);
+    this.model = this.models[0] as string;
     const namespace = placeOf(this).namespace;
     this.host = `${this.#instance}.${namespace}.svc`;
     this.url = `https://${this.host}:${HTTPS}/v1`;
-    const cluster = this.#cluster(props, namespace);
+    const cluster = this.#cluster(props, declared, namespace);
     this.network = cluster.network;
     new ServiceAddress(this, 'address', {
       product: 'slm',
@@ -99,7 +132,7 @@ export class Slm extends Construct implements Connectable, Endpoint {
     };
   }
 
-  #cluster(props: SlmProps, namespace: string): RayCluster {
+  #cluster(props: SlmProps, declared: readonly Declared[], namespace: string): RayCluster {
     const health = { scheme: 'https', port: HTTPS, path: '/healthz', timeoutSeconds: 10 } as const;
     const certificate = this.#plan.certificate(
       `${this.#instance}-tls`,
@@ -112,11 +145,11 @@ export class Slm extends Construct implements Connectable, Endpoint {
       ...(props.renderer && { renderer: props.renderer }),
       ...(props.workers !== undefined && { workers: props.workers }),
       ...(props.resources && { headResources: props.resources }),
+      ...(props.maxWorkers !== undefined && { maxWorkers: props.maxWorkers }),
       env: {
-        SLM_MODEL_PATH: props.modelPath ?? '/models/bundled.gguf',
-        SLM_MODEL_NAME: this.model,
-        SLM_SLOTS: String(integerBetween('slots', props.slots ?? 4, 1, 64)),
-        SLM_REPLICAS: String(integerBetween('replicas', props.replicas ?? 1, 1, 64)),
+        SLM_MODELS: JSON.stringify(declared),
+        SLM_QUEUE: String(integerBetween('queue', props.queue ?? 64, 0, 10_000)),
+        SLM_BATCH_QUEUE: String(integerBetween('batchQueue', props.batchQueue ?? 256, 0, 100_000)),
         SLM_TLS_DIR: '/secrets/slm-tls',
         SLM_WORKLOAD_AUDIENCE: workloadAudience(TARGET),
         SLM_WORKLOAD_CALLERS: { late: () => [...this.#callers].sort().join(',') },
@@ -128,7 +161,6 @@ export class Slm extends Construct implements Connectable, Endpoint {
         importPath: 'somagent_slm.app:app',
         headCommand: ['python3', '-m', 'somagent_slm.head'],
         port: HTTPS,
-        tls: { certificateFile: '/secrets/slm-tls/tls.crt', keyFile: '/secrets/slm-tls/tls.key' },
         probes: {
           readiness: { ...health, periodSeconds: 5 },
           // A generation under load may be slow: only half a minute without any answer is a dead server.
@@ -138,4 +170,40 @@ export class Slm extends Construct implements Connectable, Endpoint {
       },
     });
   }
+}
+
+/** A model with its defaults, in the words of the server's `SLM_MODELS`. */
+interface Declared {
+  readonly name: string;
+  readonly path: string;
+  readonly slots: number;
+  readonly minReplicas: number;
+  readonly maxReplicas: number;
+  readonly targetOngoing: number;
+}
+
+function declaredModels(models: readonly SlmModel[]): readonly Declared[] {
+  if (models.length === 0) {
+    throw new InvalidPropError('models', '[]', 'at least one model', "Leave it out, or give [{ name: 'soma-tiny' }].");
+  }
+  const names = models.map(({ name }) => name);
+  const repeated = names.find((name, index) => names.indexOf(name) !== index);
+  if (repeated !== undefined) {
+    throw new InvalidPropError('models', repeated, 'each name once', 'Requests name their model: rename one.');
+  }
+  return models.map((model, index) => declaredModel(model, `models[${index}]`));
+}
+
+function declaredModel({ targetOngoingRequests, ...model }: SlmModel, field: string): Declared {
+  const slots = integerBetween(`${field}.slots`, model.slots ?? 4, 1, 64);
+  const minReplicas = integerBetween(`${field}.minReplicas`, model.minReplicas ?? 1, 1, 64);
+  return {
+    ...model,
+    name: dnsLabel(`${field}.name`, model.name),
+    path: model.path ?? '/models/bundled.gguf',
+    slots,
+    minReplicas,
+    maxReplicas: integerBetween(`${field}.maxReplicas`, model.maxReplicas ?? minReplicas, minReplicas, 64),
+    targetOngoing: targetOngoingRequests ?? slots * 0.75,
+  };
 }

@@ -15,6 +15,7 @@ from somagent_slm.hub import Hub
 from somagent_slm.metrics import Metrics
 from somagent_slm.model_file import find_model
 from somagent_slm.model_spec import ModelSpec, SettingsError
+from somagent_slm.pool import Pool
 from somagent_slm.process import log
 from somagent_slm.replica import Door, model_app
 from somagent_slm.settings import Settings, read_models
@@ -32,10 +33,10 @@ class Fleet:
         self._settings, self._hub, self._metrics, self._door = settings, hub, metrics, door
         self._declared = settings.models
         self._complaint = ""
-        self._running: dict[str, ModelSpec] = {}
         self._versions: dict[str, str] = {}
         self._refused: set[str] = set()
         self._changes: dict[str, asyncio.Task[None]] = {}
+        self._serve = asyncio.Lock()
 
     async def run(self) -> None:
         """Never ends."""
@@ -48,7 +49,8 @@ class Fleet:
         self._read()
         declared = {spec.name: spec for spec in self._declared}
         for name in [name for name in self._changes if self._changes[name].done()]:
-            self._changes.pop(name).exception()
+            if (error := self._changes.pop(name).exception()) is not None:
+                log("warning", "a change of a model is tried again", model=name, problem=str(error))
         for spec in declared.values():
             version = spec.version
             if version not in (self._versions.get(spec.name), *self._refused) and spec.name not in self._changes:
@@ -75,7 +77,8 @@ class Fleet:
         problem = await self._deploy(spec, version, application)
         while problem is None and pool.count(version) < spec.min_replicas:
             await asyncio.sleep(STATUS_SECONDS)
-            problem = await asyncio.to_thread(_problem, application)
+            async with self._serve:
+                problem = await asyncio.to_thread(_problem, application)
             if time.monotonic() - started > WARM_SECONDS:
                 problem = f"it is not warm after {WARM_SECONDS:.0f} s"
         if problem is not None:
@@ -90,13 +93,15 @@ class Fleet:
             await self._drain(spec.name, old)
 
     async def _deploy(self, spec: ModelSpec, version: str, application: str) -> str | None:
-        """Why the version can't be deployed; None when it is on its way."""
+        """Why the version can't be served, ever; None when it is on its way. Raises what Serve raises: that may pass."""
         try:
             # Here, where a wrong file is a message; in a replica it would be a crash, three times.
             await asyncio.to_thread(find_model, spec.path, spec.quantize)
-            await asyncio.to_thread(self._run, application, spec, version)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the old version goes on
+        except (SettingsError, OSError) as error:
             return str(error)
+        # Serve's client is not made for two threads.
+        async with self._serve:
+            await asyncio.to_thread(self._run, application, spec, version)
         return None
 
     def _run(self, application: str, spec: ModelSpec, version: str) -> None:
@@ -115,7 +120,7 @@ class Fleet:
         self._metrics.changed(model, "refused")
         pool = self._hub.pool(model)
         log("error", "the model can't be served", model=model, version=version, stays=pool.current, problem=problem)
-        await asyncio.to_thread(_delete, application)
+        await self._delete(application)
         if pool.current is None:
             self._hub.forget(model)
 
@@ -125,32 +130,32 @@ class Fleet:
         # No new requests; those that are on their way are finished.
         self._hub.forget(model)
         await self._drained(pool, version)
-        await asyncio.to_thread(_delete, _application(model, version))
+        await self._delete(_application(model, version))
         log("info", "model retired", model=model, version=version)
 
     async def _drain(self, model: str, version: str) -> None:
         await self._drained(self._hub.pool(model), version)
-        await asyncio.to_thread(_delete, _application(model, version))
+        await self._delete(_application(model, version))
 
-    async def _drained(self, pool, version: str) -> None:  # noqa: ANN001
+    async def _drained(self, pool: Pool, version: str) -> None:
         deadline = time.monotonic() + self._settings.drain_seconds
         while pool.busy(version) and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
+
+    async def _delete(self, application: str) -> None:
+        async with self._serve:
+            await asyncio.to_thread(serve.delete, application, _blocking=False)
 
     def _remove_strangers(self) -> None:
         """Applications of an earlier router that nobody declares any more."""
         wanted = {_application(spec.name, spec.version) for spec in self._declared}
         for name in serve.status().applications:
             if name.startswith(_PREFIX) and name not in wanted:
-                _delete(name)
+                serve.delete(name, _blocking=False)
 
 
 def _application(model: str, version: str) -> str:
     return f"{_PREFIX}{model}-{version}"
-
-
-def _delete(application: str) -> None:
-    serve.delete(application, _blocking=False)
 
 
 def _problem(application: str) -> str | None:

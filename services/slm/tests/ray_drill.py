@@ -1,4 +1,5 @@
-"""Runs inside a network and process namespace of its own, as a pod would: a head, a worker, questions, an orderly end.
+"""Runs inside a network and process namespace of its own, as a pod would: a head, a worker, questions, more questions
+than one replica takes, models that change, a replica that is killed, an orderly end.
 
 Prints what was seen as one JSON object; test_ray.py judges it.
 """
@@ -7,15 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 BASE = f"https://127.0.0.1:{os.environ['SLM_PORT']}"
 CONTEXT = ssl.create_default_context(cafile=os.path.join(os.environ["SLM_TLS_DIR"], "tls.crt"))
@@ -28,7 +33,12 @@ def main() -> None:
     seen["ready_seconds"] = wait_healthy(head)
     seen["answer"] = ask(TOKEN)
     seen["refused"] = ask("wrong" * 8)
+    seen["answers"] = {model: ask(TOKEN, model) for model in ("soma-tiny", "soma-tiny-q8")}
     seen["resident_megabytes"] = resident_megabytes()
+    seen["scaling"] = scale_up_and_down()
+    seen["change"] = change_under_load()
+    seen["refusals"] = refuse_what_is_no_model()
+    seen["kill"] = kill_while_streaming()
     worker, log = start_worker()
     seen["worker_joined"] = wait_for(log, '"joined"')
     seen["worker_exit"] = stop(worker)
@@ -86,16 +96,169 @@ def wait_healthy(head: subprocess.Popen[bytes]) -> float:
     raise SystemExit("the head is not healthy after 120 s")
 
 
-def ask(token: str) -> str:
-    body = {"model": "soma-tiny", "messages": [{"role": "user", "content": "What is a tenant?"}]}
-    request = urllib.request.Request(  # noqa: S310
-        f"{BASE}/v1/chat/completions", json.dumps(body).encode(), {"authorization": f"Bearer {token}"}
-    )
+def ask(token: str, model: str = "soma-tiny") -> str:
+    answer = post({"model": model, "messages": [{"role": "user", "content": "What is a tenant?"}]}, token)
+    return str(answer) if isinstance(answer, int) else answer["choices"][0]["message"]["content"]
+
+
+def post(body: dict[str, Any], token: str = TOKEN) -> dict[str, Any] | int:
+    """The completion, or the status of a refusal."""
     try:
-        with urllib.request.urlopen(request, context=CONTEXT, timeout=30) as response:  # noqa: S310
-            return json.load(response)["choices"][0]["message"]["content"]
+        with request("/v1/chat/completions", token, json.dumps(body).encode()) as response:
+            return json.load(response)
     except urllib.error.HTTPError as error:
-        return str(error.code)
+        return error.code
+
+
+def request(path: str, token: str = TOKEN, body: bytes | None = None) -> Any:
+    asked = urllib.request.Request(f"{BASE}{path}", body, {"authorization": f"Bearer {token}"})  # noqa: S310
+    return urllib.request.urlopen(asked, context=CONTEXT, timeout=60)  # noqa: S310
+
+
+def figure(name: str) -> float:
+    with request("/metrics") as response:
+        lines = response.read().decode().splitlines()
+    return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name} ")), 0.0)
+
+
+def story(model: str, tokens: int) -> dict[str, Any]:
+    """A request that takes all of its tokens: what it must say is longer."""
+    schema = {"type": "string", "minLength": 5000}
+    form = {"type": "json_schema", "json_schema": {"name": "story", "schema": schema}}
+    messages = [{"role": "user", "content": "What is a session?"}]
+    return {"model": model, "messages": messages, "max_tokens": tokens, "response_format": form}
+
+
+def until(condition: Callable[[], bool], seconds: float) -> float | None:
+    """Seconds until the condition held; None when it did not."""
+    started = time.monotonic()
+    while time.monotonic() - started < seconds:
+        if condition():
+            return round(time.monotonic() - started, 1)
+        time.sleep(0.3)
+    return None
+
+
+class Load:
+    """Callers that ask again and again until the block ends; `answers` has completions and statuses of refusals."""
+
+    def __init__(self, body: dict[str, Any], callers: int) -> None:
+        self._stop = threading.Event()
+        self._body = body
+        self.answers: list[dict[str, Any] | int] = []
+        self._threads = [threading.Thread(target=self._call) for _ in range(callers)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.answers.append(post(self._body))
+            except OSError:
+                self.answers.append(0)
+
+    def failed(self) -> int:
+        return sum(isinstance(answer, int) for answer in self.answers)
+
+    def replicas(self) -> list[str]:
+        return [answer["soma"]["replica"] for answer in self.answers if isinstance(answer, dict)]
+
+
+def scale_up_and_down() -> dict[str, Any]:
+    replicas = 'slm_replicas{model="soma-tiny"}'
+    with Load(story("soma-tiny", 200), 8) as load:
+        up = until(lambda: figure(replicas) == 2, 90)
+        time.sleep(3)
+    answering = len(set(load.replicas()[-16:]))
+    down = until(lambda: figure(replicas) == 1, 90)
+    return {"up": up, "down": down, "answers": len(load.answers), "failed": load.failed(), "answering": answering}
+
+
+def declare(*models: dict[str, Any]) -> None:
+    """Changes what is declared, as a whole."""
+    path = Path(os.environ["SLM_MODELS_FILE"])
+    path.with_suffix(".new").write_text(json.dumps(models))
+    path.with_suffix(".new").rename(path)
+
+
+def change_under_load() -> dict[str, Any]:
+    changes = 'slm_model_changes_total{model="soma-tiny-q8",outcome="switched"}'
+    first, second = json.loads(Path(os.environ["SLM_MODELS_FILE"]).read_text())
+    before = figure(changes)
+    with Load(story("soma-tiny-q8", 40), 4) as load, Load({**story("soma-tiny-q8", 20)}, 2) as short:
+        time.sleep(2)
+        old = set(load.replicas())
+        declare(first, {**second, "slots": 3})
+        switched = until(lambda: figure(changes) == before + 1, 90)
+        time.sleep(3)
+    return {
+        "seconds": switched,
+        "answers": len(load.answers) + len(short.answers),
+        "failed": load.failed() + short.failed(),
+        "another_replica": load.replicas()[-1] not in old,
+        "slots": figure('slm_slots{model="soma-tiny-q8"}'),
+        "gone": until(lambda: len(replica_processes("soma-tiny-q8")) == 1, 40),
+    }
+
+
+def refuse_what_is_no_model() -> dict[str, Any]:
+    refused = 'slm_model_changes_total{model="soma-tiny-q8",outcome="refused"}'
+    path = Path(os.environ["SLM_MODELS_FILE"])
+    good = path.read_text()
+    first, second = json.loads(good)
+    broken = path.with_name("broken.gguf")
+    # It begins like one, so only llama.cpp finds out.
+    broken.write_bytes(b"GGUF" + bytes(64))
+    declare(first, {**second, "path": str(broken), "quantize": None})
+    seen = {"refused": until(lambda: figure(refused) == 1, 90), "answer": ask(TOKEN, "soma-tiny-q8")}
+    path.write_text("[")
+    time.sleep(2.5)
+    seen["answer_after"] = ask(TOKEN, "soma-tiny-q8")
+    path.write_text(good)
+    return seen
+
+
+def replica_processes(model: str) -> list[int]:
+    """Ray names its processes after what they run."""
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            title = Path(f"/proc/{name}/cmdline").read_bytes().decode()
+        except OSError:
+            continue
+        if re.search(rf"ray::ServeReplica:model-{model}-[0-9a-f]{{10}}", title):
+            found.append(int(name))
+    return found
+
+
+def kill_while_streaming() -> dict[str, Any]:
+    whole: list[dict[str, Any] | int] = []
+    waiting = threading.Thread(target=lambda: whole.append(post(story("soma-tiny", 600))))
+    with request("/v1/chat/completions", TOKEN, json.dumps({**story("soma-tiny", 900), "stream": True}).encode()) as stream:
+        waiting.start()
+        lines = [stream.readline() for _ in range(20)]
+        [process] = replica_processes("soma-tiny")
+        os.kill(process, signal.SIGKILL)
+        lines += stream.readlines()
+    events = [line.decode().removeprefix("data: ").strip() for line in lines if line.strip()]
+    back = until(lambda: ask(TOKEN) not in ("429", "503"), 60)
+    waiting.join()
+    return {
+        "last": events[-1][:400],
+        "tokens": len(events) - 1,
+        "whole": whole[0] if isinstance(whole[0], int) else whole[0]["choices"][0]["finish_reason"],
+        "back": back,
+        "answer": ask(TOKEN),
+        "another": replica_processes("soma-tiny") not in ([process], []),
+    }
 
 
 def resident_megabytes() -> int:

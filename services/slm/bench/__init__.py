@@ -1,0 +1,1 @@
+"""What the way to the model costs: the model alone, our way, and Ray Serve's default way, in one run."""
