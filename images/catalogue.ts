@@ -118,6 +118,7 @@ const definitions = {
   gateway: service('gateway', 'HTTP API of sessions'),
   audit: service('audit', 'Audit log, its API and its witness'),
   identity: service('identity', 'Tenants, people, keys, training mode, kill switch'),
+  'memory-gateway': service('memory-gateway', 'Memory of agents'),
   orchestrator: service('orchestrator', 'Temporal worker of sessions'),
   'object-store': {
     description: 'S3 over a file system',

@@ -26,6 +26,8 @@ export interface OrchestratorProps {
   readonly policy: Connectable;
   /** Who says what is halted and suspended: the identity service, asked with a workload token. */
   readonly identity: Connectable;
+  /** What agents remember: the memory gateway. @default there is no memory */
+  readonly memory?: Connectable;
   /**
    * Task queue of the sessions.
    * @default 'sessions'
@@ -33,6 +35,8 @@ export interface OrchestratorProps {
   readonly taskQueue?: string;
   /** Number of workers. @default 1 */
   readonly replicas?: number;
+  /** Leaves the number of workers to a Scaler. @default false */
+  readonly scaled?: boolean;
   /** Of each worker. @default 100m and 256Mi promised, 640Mi at most */
   readonly resources?: Resources;
 }
@@ -42,6 +46,8 @@ export class Orchestrator extends Construct {
   readonly network: PodNetwork;
   /** Task queue of the sessions: gateways start workflows on it. */
   readonly taskQueue: string;
+  /** Name and namespace of the Deployment of the workers. */
+  readonly deployment: { readonly name: string; readonly namespace: string };
 
   constructor(scope: Construct, id: string, props: OrchestratorProps) {
     super(scope, id);
@@ -60,11 +66,15 @@ export class Orchestrator extends Construct {
       name: instance,
       image: props.image,
       command: ['node', '/app/main.js', 'worker'],
-      connections: [props.temporal, props.database, props.slm, props.kafka, props.policy, props.identity],
+      connections: [
+        ...[props.temporal, props.database, props.slm, props.kafka, props.policy, props.identity],
+        ...(props.memory ? [props.memory] : []),
+      ],
       scratch: Policy.cache,
       env: { TASK_QUEUE: this.taskQueue, HEALTH_PORT: String(HEALTH) },
       ports: { health: HEALTH },
       replicas: props.replicas ?? 1,
+      ...(props.scaled && { scaled: true }),
       resources: props.resources ?? { cpu: '100m', memory: '256Mi', memoryLimit: '640Mi' },
       // Running activities finish or hand their work back before the pod goes.
       terminationGraceSeconds: 60,
@@ -75,5 +85,6 @@ export class Orchestrator extends Construct {
     });
     worker.node.addDependency(migration);
     this.network = worker.network;
+    this.deployment = { name: worker.name, namespace: worker.namespace };
   }
 }

@@ -132,7 +132,9 @@ describe('memories in Postgres', () => {
     const within = await memories.within(scopeOf({ whole: true }, 'globex'), [memory.id]);
     assert.deepEqual(within, [], 'an id that a vector store names is not enough');
     // The control: without the policies the same statement would find it.
-    const { rows: open } = await sql`select id from memory where id = ${memory.id}::uuid`.execute(test.database.platform);
+    const { rows: open } = await sql`select id from memory where id = ${memory.id}::uuid`.execute(
+      test.database.platform,
+    );
     assert.equal(open.length, 1);
   });
 
@@ -147,6 +149,10 @@ describe('memories in Postgres', () => {
     assert.deepEqual(await ask('How do I descale the kettle with vinegar?'), [both.memory.id, one.memory.id]);
     assert.deepEqual(await ask('the of and'), [], 'words that mean nothing find nothing');
     const odd = await ask("'; drop table memory; -- | & ! (vinegar) :* \\' C:\\kettle\\'");
-    assert.deepEqual(odd.toSorted(), [both.memory.id, one.memory.id].toSorted(), 'a question is words, never an operator');
+    assert.deepEqual(
+      odd.toSorted(),
+      [both.memory.id, one.memory.id].toSorted(),
+      'a question is words, never an operator',
+    );
   });
 });

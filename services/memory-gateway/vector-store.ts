@@ -195,7 +195,8 @@ export class VectorStore {
   #connect() {
     const { url, apiKeyFile, caFile } = this.#options;
     // The client takes no authority of its own, only those of the process.
-    setDefaultCACertificates([...getCACertificates('bundled'), readFileSync(caFile, 'utf8')]);
+    const [trusted, authority] = [getCACertificates('default'), readFileSync(caFile, 'utf8')];
+    if (!trusted.includes(authority)) setDefaultCACertificates([...trusted, authority]);
     const apiKey = readFileSync(apiKeyFile, 'utf8').trim();
     const client = (timeout: number) => new QdrantClient({ url, apiKey, timeout, checkCompatibility: false });
     return { search: client(timeouts.search), write: client(timeouts.write) };

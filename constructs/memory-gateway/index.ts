@@ -1,0 +1,1 @@
+export { MemoryGateway, type MemoryGatewayProps } from './memory-gateway.ts';
