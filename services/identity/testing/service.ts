@@ -150,6 +150,11 @@ export class TestService {
     return this.#policy;
   }
 
+  /** The keys that verify {@link token}. */
+  get keys(): JWTVerifyGetKey {
+    return this.#keys;
+  }
+
   /** A token of a person or service account. */
   token(claims: { readonly sub: string } & Readonly<Record<string, unknown>>): Promise<string> {
     const token = new SignJWT({ azp: 'somagent-cli', typ: 'Bearer', ...claims })
