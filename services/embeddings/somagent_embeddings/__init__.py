@@ -1,0 +1,1 @@
+"""Sentence embeddings by a sentence-transformers model on CPU, behind OpenAI's embeddings API."""
