@@ -67,7 +67,7 @@ export {
   workloadAudience,
   workloadTokenPath,
 } from './core/index.ts';
-export { Gateway, type GatewayProps } from './gateway/index.ts';
+export { type EmbeddingsServer, Gateway, type GatewayProps } from './gateway/index.ts';
 export { Identity, type IdentityProps, identityLogoutUrl } from './identity/index.ts';
 export {
   Kafka,

@@ -1,6 +1,7 @@
 export { ContentConfigMap, type ContentConfigMapProps } from './content-config-map.ts';
 export { contentHash } from './content-hash.ts';
 export { type Identity, instanceName, objectLabels, selectorLabels } from './labels.ts';
+export { MODELS_FILE, type ModelPrices, type ModelServer, modelsFile } from './models-file.ts';
 export {
   type Environment,
   type EnvValue,

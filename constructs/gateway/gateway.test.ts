@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { parseModels } from '@somagent/models';
 import {
   environmentOf,
   governanceOf,
@@ -10,14 +11,14 @@ import {
   mountsOf,
   postgresOf,
   servicesOnKafka,
+  slmOf,
   TestRegion,
   temporalOf,
   wholeRegion,
 } from '../testing.ts';
 import { Gateway, type GatewayProps } from './gateway.ts';
 
-function gateway(props: Partial<GatewayProps> = {}) {
-  const region = new TestRegion();
+function gateway(props: Partial<GatewayProps> = {}, region = new TestRegion()) {
   const postgres = postgresOf(region);
   const keycloak = keycloakOf(region, postgres);
   const object = new Gateway(region.chart('services'), 'gateway', {
@@ -73,6 +74,45 @@ test('it reaches what governs its requests, each with a credential of its own, a
     'postgres',
     'temporal',
   ]);
+});
+
+test('it offers the models of the servers that it is wired to, at their prices, and reaches them as itself', () => {
+  const region = new TestRegion();
+  const slm = slmOf(region);
+  const asked: string[] = [];
+  const embeddings = {
+    url: 'https://embeddings.north-services.svc:8443/v1',
+    model: 'all-minilm',
+    connect: () => {
+      asked.push('embeddings');
+      return { env: {}, secrets: [], workloadTokens: [{ target: 'embeddings' }] };
+    },
+  };
+  gateway({ slm, embeddings, modelPrices: { 'all-minilm': { prompt: 7 } } }, region);
+  const object = region.find('Deployment', 'gateway');
+  assert.equal(environmentOf(object).MODELS_FILE, '/config/models/models.json');
+  const file = parseModels(JSON.parse(region.find('ConfigMap', 'gateway-models').data['models.json']));
+  assert.deepEqual(Object.keys(file.models), [...slm.models, 'all-minilm']);
+  assert.deepEqual(file.models['all-minilm']?.chain, [{ provider: 'embeddings', model: 'all-minilm' }]);
+  assert.equal(file.models['all-minilm']?.kind, 'embedding');
+  const { slm: own, embeddings: vectors } = file.providers;
+  assert.ok(own?.kind === 'slm' && vectors?.kind === 'openai');
+  assert.deepEqual([own.url, own.tokenFile], [slm.url, '/var/run/secrets/somagent/slm/token']);
+  assert.deepEqual(own.prices[slm.model], { prompt: 50_000, completion: 200_000 });
+  assert.equal(vectors.credentialFile, '/var/run/secrets/somagent/embeddings/token');
+  assert.deepEqual(vectors.prices['all-minilm'], { prompt: 7, completion: 0 });
+  assert.deepEqual(asked, ['embeddings']);
+  const reached = region
+    .find('NetworkPolicy', 'gateway')
+    .spec.egress.flatMap(({ to = [] }: Manifest) => to)
+    .flatMap(({ podSelector }: Manifest) => podSelector?.matchLabels['somagent.dev/network'] ?? []);
+  assert.ok(reached.includes('slm'), reached.join());
+});
+
+test('without a server of models it offers none', () => {
+  const { region } = gateway();
+  const { data } = region.find('ConfigMap', 'gateway-models');
+  assert.deepEqual(JSON.parse(data['models.json']), { providers: {}, models: {} });
 });
 
 test('limits are passed on when they are given', () => {

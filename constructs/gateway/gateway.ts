@@ -1,5 +1,6 @@
 import { Construct } from 'constructs';
 import { instanceName } from '../core/labels.ts';
+import { MODELS_FILE, type ModelPrices, type ModelServer, modelsFile } from '../core/models-file.ts';
 import type { Endpoint, PodNetwork } from '../core/pod-network.ts';
 import type { Resources } from '../core/quantity.ts';
 import { placeOf } from '../core/region-chart.ts';
@@ -9,10 +10,19 @@ import { nodePort } from '../core/validate.ts';
 import { type Connectable, DeploymentWorkload, ServiceAddress } from '../core/workload.ts';
 import type { Keycloak } from '../keycloak/keycloak.ts';
 import { Policy } from '../policy/policy.ts';
+import type { Slm } from '../slm/slm.ts';
 import type { Temporal } from '../temporal/temporal.ts';
 
 const HTTPS = 8443;
 const HEALTH = 8081;
+
+/** A server of embeddings: OpenAI's `/v1/embeddings`, asked with a workload token of the target `embeddings`. */
+export interface EmbeddingsServer extends Connectable {
+  /** Base address of the API, ending in /v1. */
+  readonly url: string;
+  /** Name of its model. */
+  readonly model: string;
+}
 
 /** Options of {@link Gateway}. */
 export interface GatewayProps extends Reachability {
@@ -22,7 +32,10 @@ export interface GatewayProps extends Reachability {
   readonly plan: SecretPlan;
   /** Where sessions run. */
   readonly temporal: Temporal;
-  /** Where sessions are kept, requests are counted and verdicts wait for Kafka: a reader of the database `sessions`. */
+  /**
+   * Where sessions are kept, requests are counted, budgets hold and events wait for Kafka: a reader of the database
+   * `sessions`.
+   */
   readonly database: Connectable;
   /** Who issues the tokens that it admits. */
   readonly identity: Keycloak;
@@ -34,6 +47,12 @@ export interface GatewayProps extends Reachability {
   readonly relations: Connectable;
   /** Where verdicts go: `kafka.user('gateway')`. */
   readonly kafka: Connectable;
+  /** Whose models it offers at `/v1/chat/completions`. @default none */
+  readonly slm?: Slm;
+  /** Whose model it offers at `/v1/embeddings`. @default none */
+  readonly embeddings?: EmbeddingsServer;
+  /** Prices by the name of the model, whole millionths of a US dollar per million tokens. @default 50000 and 200000 */
+  readonly modelPrices?: Readonly<Record<string, ModelPrices>>;
   /**
    * Requests that may be sent, in a minute by one subject and by a whole tenant, and in a day by a whole tenant.
    * @default 1200, 12000 and 1000000
@@ -81,7 +100,12 @@ export class Gateway extends Construct implements Endpoint {
       name: identity.instance,
       image: props.image,
       command: ['node', '/app/main.js'],
-      connections: [props.temporal, props.database, props.control, props.policy, props.relations, props.kafka],
+      connections: [
+        ...[props.temporal, props.database, props.control, props.policy, props.relations, props.kafka],
+        ...(props.slm ? [props.slm] : []),
+        ...(props.embeddings ? [props.embeddings] : []),
+      ],
+      files: [modelsFile(this, { ...identity }, modelServers(props), props.modelPrices)],
       scratch: Policy.cache,
       env: environment(props),
       ports: { https: HTTPS, health: HEALTH },
@@ -110,11 +134,25 @@ export class Gateway extends Construct implements Endpoint {
   }
 }
 
+function modelServers({ slm, embeddings }: GatewayProps): readonly ModelServer[] {
+  const chat = slm && [
+    { name: 'slm', kind: 'slm', url: slm.url, target: 'slm', modelKind: 'chat', models: slm.models } as const,
+  ];
+  const vectors = embeddings && [
+    {
+      ...({ name: 'embeddings', kind: 'openai', target: 'embeddings', modelKind: 'embedding' } as const),
+      ...{ url: embeddings.url, models: [embeddings.model] },
+    },
+  ];
+  return [...(chat ?? []), ...(vectors ?? [])];
+}
+
 function environment({ identity, limits, audience = 'somagent-gateway', taskQueue = 'sessions' }: GatewayProps) {
   return {
     PORT: String(HTTPS),
     HEALTH_PORT: String(HEALTH),
     TLS_DIR: '/secrets/gateway-tls',
+    MODELS_FILE,
     TASK_QUEUE: taskQueue,
     OIDC_ISSUER: identity.issuer,
     OIDC_JWKS_URL: identity.jwksUrl,

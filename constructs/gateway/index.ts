@@ -1,1 +1,1 @@
-export { Gateway, type GatewayProps } from './gateway.ts';
+export { type EmbeddingsServer, Gateway, type GatewayProps } from './gateway.ts';
