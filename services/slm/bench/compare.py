@@ -199,7 +199,7 @@ class _Server:
         token = Path(os.environ["SLM_API_KEY_FILE"]).read_text().strip()
         body = json.dumps({"model": "soma-tiny", **QUESTION, "max_tokens": 1}).encode()
         address = f"https://127.0.0.1:{self._port}/v1/chat/completions"
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 400
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
                 asked = urllib.request.Request(address, body, {"authorization": f"Bearer {token}"})  # noqa: S310

@@ -165,8 +165,9 @@ class Load:
             except OSError:
                 self.answers.append(0)
 
-    def failed(self) -> int:
-        return sum(isinstance(answer, int) for answer in self.answers)
+    def failed(self) -> list[int]:
+        """The statuses of refusals; 0 is a connection that broke."""
+        return [answer for answer in self.answers if isinstance(answer, int)]
 
     def replicas(self) -> list[str]:
         return [answer["soma"]["replica"] for answer in self.answers if isinstance(answer, dict)]

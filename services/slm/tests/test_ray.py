@@ -38,7 +38,8 @@ def seen(files: Files) -> Any:
     environment = {**files.environment(8000), "RAY_AUTH_TOKEN_PATH": str(files.ray_token), "RAY_TMPDIR": f"{folder}/r"}
     del environment["SLM_MODEL_PATH"]
     environment["SLM_MODELS_FILE"] = str(models)
-    environment["SLM_QUEUE"] = "64"
+    # On a slow machine a slot may be long in coming; what is judged here is that nothing is lost.
+    environment |= {"SLM_QUEUE": "64", "SLM_QUEUE_DEADLINE_MS": "60000"}
     script = f"ip link set lo up && exec {sys.executable} tests/ray_drill.py"
     try:
         done = subprocess.run(  # noqa: S603
@@ -78,7 +79,7 @@ def test_the_pod_is_small(seen: dict[str, Any]) -> None:
 
 def test_replicas_come_and_go_with_the_requests(seen: dict[str, Any]) -> None:
     scaling = seen["scaling"]
-    assert (scaling["failed"], scaling["answering"]) == (0, 2)
+    assert (scaling["failed"], scaling["answering"]) == ([], 2)
     assert scaling["answers"] > 20
     assert scaling["up"] is not None
     assert scaling["down"] is not None
@@ -86,7 +87,7 @@ def test_replicas_come_and_go_with_the_requests(seen: dict[str, Any]) -> None:
 
 def test_a_changed_model_replaces_the_old_one_without_a_failed_request(seen: dict[str, Any]) -> None:
     change = seen["change"]
-    assert (change["failed"], change["another_replica"], change["slots"]) == (0, True, 3)
+    assert (change["failed"], change["another_replica"], change["slots"]) == ([], True, 3)
     assert change["answers"] > 20
     assert change["seconds"] is not None
     # The old version's process has ended.
