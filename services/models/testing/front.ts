@@ -12,7 +12,7 @@ export type Fault =
   | { readonly kind: 'status'; readonly status: number; readonly headers?: Readonly<Record<string, string>> }
   /** Taken and never answered. */
   | { readonly kind: 'hang' }
-  /** The connection is reset after so many bytes of the answer's body. */
+  /** The connection breaks after so many bytes of the answer's body. */
   | { readonly kind: 'reset'; readonly afterBytes: number }
   /** The answer stands still after so many bytes of its body. */
   | { readonly kind: 'stall'; readonly afterBytes: number }
@@ -104,15 +104,16 @@ export class Front {
     // Its server ends connections by its own rules.
     const upstream = forward({ socketPath: this.#socket, method, path: url, headers, agent: false }, (answer) => {
       response.writeHead(answer.statusCode ?? 502, answer.headers);
-      let bytes = 0;
+      let room = fault.kind === 'stall' || fault.kind === 'reset' ? fault.afterBytes : Number.POSITIVE_INFINITY;
       answer.on('data', (chunk: Buffer) => {
-        bytes += chunk.length;
-        if (fault.kind === 'stall' && bytes > fault.afterBytes) return;
-        response.write(chunk);
-        if (fault.kind === 'reset' && bytes > fault.afterBytes) request.socket.destroy();
+        if (room < 0) return;
+        response.write(chunk.subarray(0, room));
+        room -= chunk.length;
+        // What is written shall arrive before the connection ends.
+        if (room < 0 && fault.kind === 'reset') setTimeout(() => request.socket.destroy(), 10);
       });
       answer.on('end', () => {
-        if (fault.kind !== 'stall') response.end();
+        if (room >= 0) response.end();
       });
     });
     upstream.on('error', () => response.destroy());
