@@ -1,5 +1,6 @@
 /** Requests and answers of OpenAI's API, as far as they are understood here. */
 import { z } from '@hono/zod-openapi';
+import { isDeeperThan } from './json-depth.ts';
 
 const textPart = z.object({ type: z.literal('text', 'only parts of type text are understood'), text: z.string() });
 const content = z.union([z.string(), z.array(textPart).min(1)]);
@@ -17,7 +18,10 @@ const message = z.discriminatedUnion('role', [
   z.object({ role: z.literal('tool'), content, tool_call_id: z.string().min(1).max(200) }),
 ]);
 
-const schemaObject = z.record(z.string(), z.unknown());
+const deepest = 64;
+const schemaObject = z
+  .record(z.string(), z.unknown())
+  .refine((schema) => !isDeeperThan(deepest, schema), { error: `a schema has at most ${deepest} levels` });
 const tool = z.object({
   type: z.literal('function'),
   function: z.object({

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { hasOpenFga } from '@somagent/relations/testing/openfga.ts';
 import OpenAI from 'openai';
+import { attacks } from './testing/openai-attacks.ts';
 import { agentSession, OpenAiWorld, prices } from './testing/openai-world.ts';
 
 const messages = [{ role: 'user' as const, content: 'What is a session?' }];
@@ -98,9 +99,11 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
     const schema = { enum: ['governed', 'free'] };
     const { choices } = await client.chat.completions.create({
       ...ask,
+      max_tokens: 40,
       response_format: { type: 'json_schema', json_schema: { name: 'answer', schema, strict: true } },
     });
-    assert.ok(['"governed"', '"free"'].includes(choices[0]?.message.content?.trim() ?? ''));
+    const text = choices[0]?.message.content?.trim() ?? '';
+    assert.ok(['"governed"', '"free"'].includes(text), text);
   });
 
   it('works with an API key within its scopes', async () => {
@@ -331,6 +334,106 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
     assert.equal((await world.told(request_id))[0]?.data.outcome, 'cancelled');
     await world.operate('/v1/tenants/acme/resume', { reason: 'of this test' });
     await world.until(() => !world.control.halted('acme'), 'work may go on');
+  });
+
+  it('refuses what attackers send, asks no model for it, and shows nothing of it', async () => {
+    const asked = world.front.requests.length;
+    const logged = world.lines.length;
+    for (const { name, status, code, headers, path = '/v1/chat/completions', body, chunked } of attacks) {
+      const content = typeof body === 'string' ? body : JSON.stringify(body);
+      const answer = await world.ask(path, {
+        method: 'POST',
+        ...(headers && { headers }),
+        ...(chunked ? { body: new Blob([content]).stream() as unknown as string, duplex: 'half' } : { body: content }),
+      } as RequestInit);
+      assert.deepEqual(
+        [answer.status, answer.body.error?.code],
+        [status, code],
+        `${name}: ${JSON.stringify(answer.body)}`,
+      );
+      assert.deepEqual(Object.keys(answer.body.error), ['message', 'type', 'param', 'code'], name);
+      assert.equal(JSON.stringify(answer.body).includes('hunter2'), false, `${name} is repeated`);
+    }
+    assert.equal(world.front.requests.length, asked);
+    assert.equal(world.lines.slice(logged).join('').includes('hunter2'), false);
+  });
+
+  it('writes no prompt, no answer and no credential to its log, whatever happens', async () => {
+    const secret = 'hunter2-of-the-prompt';
+    const token = await world.token('agent');
+    const client = world.client(token);
+    const prompt = { ...ask, messages: [{ role: 'user' as const, content: `${secret} What is a session?` }] };
+    const { choices } = await client.chat.completions.create(prompt);
+    for (const fault of [
+      { kind: 'status', status: 500 },
+      { kind: 'reset', afterBytes: 300 },
+    ] as const) {
+      await world.front.fail(fault);
+      await refused(client.chat.completions.create({ ...prompt, stream: true }).then((data) => Array.fromAsync(data)));
+    }
+    await world.front.fail({ kind: 'none' });
+    const written = world.lines.join('');
+    const answerText = choices[0]?.message.content ?? '';
+    for (const word of [secret, token, answerText]) assert.equal(written.includes(word), false, `${word} was written`);
+    const recorded = JSON.stringify(world.verdicts);
+    for (const word of [secret, token]) assert.equal(recorded.includes(word), false, `${word} was recorded`);
+  });
+
+  it('takes nobody for somebody else by headers', async () => {
+    const headers = {
+      'x-soma-tenant': 'globex',
+      'x-soma-subject': 'gina',
+      'x-soma-persona': 'globex-agent',
+      'x-request-id': 'mine',
+    };
+    const { request_id } = await (await world.clientOf('agent', headers)).chat.completions.create(ask).withResponse();
+    assert.notEqual(request_id, 'mine');
+    const [told] = await world.told(request_id);
+    assert.deepEqual([told?.tenant, told?.data.subject, told?.data.persona], ['acme', 'mary', 'acme-agent']);
+  });
+
+  it('lets administrators set budgets, others look at them, and nobody touch those of another tenant', async () => {
+    const [admin, agent] = [await world.token('admin'), await world.token('agent')];
+    const put = (bearer: string, path: string, body: object) =>
+      world.ask(`/v1/budgets/${path}`, { method: 'PUT', bearer, body: JSON.stringify(body) });
+    const set = await put(admin, 'tenant/acme/month', { tokens: 5000 });
+    assert.equal(set.status, 200, JSON.stringify(set.body));
+    const { renewsAt, ...budget } = set.body;
+    const none = { tokens: 0, costMicros: 0 };
+    assert.deepEqual(budget, {
+      ...{ scope: 'tenant', id: 'acme', period: 'month', tokens: 5000, costMicros: null },
+      used: none,
+      reserved: none,
+    });
+    assert.ok(Date.parse(renewsAt) > Date.now());
+    assert.equal((await put(admin, 'team/*/day', { costMicros: 9 })).status, 200);
+    const answers = [
+      [await put(admin, 'tenant/globex/month', { tokens: 1 }), 404],
+      [await put(admin, 'tenant/acme/month', {}), 400],
+      [await put(admin, 'tenant/acme/month', { tokens: -1 }), 400],
+      [await put(admin, 'tenant/acme/year', { tokens: 1 }), 400],
+      [await put(admin, 'team/..%2F..%2Fx/day', { tokens: 1 }), 400],
+      [await put(agent, 'tenant/acme/month', { tokens: 1_000_000 }), 403],
+      [await world.ask('/v1/budgets/tenant/acme/month', { method: 'DELETE', bearer: agent }), 403],
+      [
+        await world.ask('/v1/budgets/tenant/acme/month', { method: 'DELETE', bearer: await world.token('stranger') }),
+        403,
+      ],
+    ] as const;
+    for (const [answer, status] of answers) assert.equal(answer.status, status, JSON.stringify(answer.body));
+    const listed = async (bearer: string) => {
+      const { body } = await world.ask('/v1/budgets', { bearer });
+      return body.budgets.map(({ scope, id, tokens }: Record<string, unknown>) => [scope, id, tokens]);
+    };
+    assert.deepEqual(await listed(agent), [
+      ['tenant', 'acme', 5000],
+      ['team', '*', null],
+    ]);
+    assert.deepEqual(await listed(await world.token('stranger')), []);
+    for (const path of ['tenant/acme/month', 'team/*/day', 'team/*/day']) {
+      assert.equal((await world.ask(`/v1/budgets/${path}`, { method: 'DELETE', bearer: admin })).status, 204);
+    }
+    assert.deepEqual(await listed(agent), []);
   });
 
   it('says when the model fails, charges nothing for it, and tells it', async () => {
