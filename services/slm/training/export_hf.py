@@ -52,11 +52,11 @@ def export(model: Path, directory: Path, *, kind: str, shards: int) -> None:
         directory / "tokenizer_config.json",
         {
             "eos_token": _end_token(reader),
-            "add_bos_token": _field(reader, "tokenizer.ggml.add_bos_token"),
-            "chat_template": _field(reader, "tokenizer.chat_template"),
+            "add_bos_token": field_of(reader, "tokenizer.ggml.add_bos_token"),
+            "chat_template": field_of(reader, "tokenizer.chat_template"),
         },
     )
-    _tokenizer(reader).save(str(directory / "tokenizer.json"))
+    tokenizer_of(reader).save(str(directory / "tokenizer.json"))
     _write_weights(directory, _weights(reader), kind, shards)
 
 
@@ -64,26 +64,27 @@ def _config(reader: gguf.GGUFReader, kind: str) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": _field(reader, "llama.vocab_size"),
-        "hidden_size": _field(reader, "llama.embedding_length"),
-        "intermediate_size": _field(reader, "llama.feed_forward_length"),
-        "num_hidden_layers": _field(reader, "llama.block_count"),
-        "num_attention_heads": _field(reader, "llama.attention.head_count"),
-        "num_key_value_heads": _field(reader, "llama.attention.head_count_kv"),
-        "max_position_embeddings": _field(reader, "llama.context_length"),
-        "rms_norm_eps": _field(reader, "llama.attention.layer_norm_rms_epsilon"),
-        "rope_theta": _field(reader, "llama.rope.freq_base"),
+        "vocab_size": field_of(reader, "llama.vocab_size"),
+        "hidden_size": field_of(reader, "llama.embedding_length"),
+        "intermediate_size": field_of(reader, "llama.feed_forward_length"),
+        "num_hidden_layers": field_of(reader, "llama.block_count"),
+        "num_attention_heads": field_of(reader, "llama.attention.head_count"),
+        "num_key_value_heads": field_of(reader, "llama.attention.head_count_kv"),
+        "max_position_embeddings": field_of(reader, "llama.context_length"),
+        "rms_norm_eps": field_of(reader, "llama.attention.layer_norm_rms_epsilon"),
+        "rope_theta": field_of(reader, "llama.rope.freq_base"),
         "hidden_act": "silu",
         "bos_token_id": None,
-        "eos_token_id": _field(reader, "tokenizer.ggml.eos_token_id"),
+        "eos_token_id": field_of(reader, "tokenizer.ggml.eos_token_id"),
         "tie_word_embeddings": True,
         "torch_dtype": kind,
     }
 
 
-def _tokenizer(reader: gguf.GGUFReader) -> Tokenizer:
-    tokens, types = _field(reader, "tokenizer.ggml.tokens"), _field(reader, "tokenizer.ggml.token_type")
-    merges = [tuple(merge.split(" ")) for merge in _field(reader, "tokenizer.ggml.merges")]
+def tokenizer_of(reader: gguf.GGUFReader) -> Tokenizer:
+    """The tokenizer of a GGUF file, as Hugging Face's package has it."""
+    tokens, types = field_of(reader, "tokenizer.ggml.tokens"), field_of(reader, "tokenizer.ggml.token_type")
+    merges = [tuple(merge.split(" ")) for merge in field_of(reader, "tokenizer.ggml.merges")]
     tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -93,13 +94,13 @@ def _tokenizer(reader: gguf.GGUFReader) -> Tokenizer:
 
 
 def _end_token(reader: gguf.GGUFReader) -> str:
-    return _field(reader, "tokenizer.ggml.tokens")[_field(reader, "tokenizer.ggml.eos_token_id")]
+    return field_of(reader, "tokenizer.ggml.tokens")[field_of(reader, "tokenizer.ggml.eos_token_id")]
 
 
 def _weights(reader: gguf.GGUFReader) -> dict[str, np.ndarray]:
     heads = {
-        "attn_q": _field(reader, "llama.attention.head_count"),
-        "attn_k": _field(reader, "llama.attention.head_count_kv"),
+        "attn_q": field_of(reader, "llama.attention.head_count"),
+        "attn_k": field_of(reader, "llama.attention.head_count_kv"),
     }
     weights = {}
     for tensor in reader.tensors:
@@ -140,7 +141,8 @@ def _cast(array: np.ndarray, kind: str) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=np.float32 if exact else KINDS[kind])
 
 
-def _field(reader: gguf.GGUFReader, key: str) -> Any:
+def field_of(reader: gguf.GGUFReader, key: str) -> Any:
+    """A value of the file's head."""
     return reader.fields[key].contents()
 
 
