@@ -53,7 +53,7 @@ export async function startClickHouse(options: TestClickHouseOptions = {}): Prom
   await writeCertificates(folder);
   await mkdir(join(folder, 'data'));
   const [analytics, reader] = await Promise.all([writeUser(folder, 'analytics'), writeUser(folder, 'reader')]);
-  const server = new Server(folder, await python(), options.env ?? {});
+  const server = new Server(folder, await pythonOfFront(), options.env ?? {});
   const stop = async () => {
     await server.end('SIGKILL');
     await rm(folder, { recursive: true, force: true });
@@ -83,7 +83,8 @@ export async function startClickHouse(options: TestClickHouseOptions = {}): Prom
   };
 }
 
-async function python(): Promise<string> {
+/** The Python with what the server needs; made once and kept. */
+export async function pythonOfFront(): Promise<string> {
   const script = join(front, '../slm/scripts/venv.sh');
   const found = await promisify(execFile)(script, ['clickhouse-front-venv', 'requirements.txt'], { cwd: front });
   return join(found.stdout.trim(), 'bin/python');

@@ -96,6 +96,7 @@ def base_settings(settings: Settings, role: str) -> dict[str, str]:
         "allow_introspection_functions": "0",
         # Rows of VALUES are values: an expression could read a file.
         "input_format_values_interpret_expressions": "0",
+        "input_format_values_deduce_templates_of_expressions": "0",
         "max_execution_time": str(settings.max_execution_seconds),
         "max_memory_usage": str(settings.max_query_memory),
         "max_threads": str(settings.threads),

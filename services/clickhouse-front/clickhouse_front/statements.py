@@ -60,6 +60,7 @@ _SYSTEM_TABLES = {
     "detached_parts",
     "formats",
     "functions",
+    "merge_tree_settings",
     "merges",
     "mutations",
     "numbers",
@@ -73,7 +74,7 @@ _SYSTEM_TABLES = {
     "time_zones",
     "zeros",
 }
-_NODE = re.compile(r"^( *)(\w[\w ]*?)(?: ([^ ].*?))?(?: \(children \d+\))?$")
+_CHILDREN = re.compile(r" \(children \d+\)$")
 
 
 @dataclass(frozen=True)
@@ -134,17 +135,16 @@ def check_tree(tree: str, user: User) -> None:
     """Judges the tree that EXPLAIN AST prints, line by line. Raises ClickHouseError 497."""
     parent = ""
     for line in tree.splitlines():
-        found = _NODE.match(line)
-        if found is None:
-            continue
-        kind, name = found[2], (found[3] or "").split(" (alias", 1)[0].strip()
+        node = _CHILDREN.sub("", line.strip())
+        kind, _, rest = node.partition(" ")
+        name = rest.split(" (alias", 1)[0]
         if kind == "Function":
             _check_function(name, parent, user)
         elif kind in ("TableIdentifier", "Identifier"):
             _check_table(name, user)
         elif kind == "Set" and user.role == "reader":
             raise ClickHouseError(164, "Cannot modify settings in readonly mode: put those that you may set into the URL.")
-        parent = kind
+        parent = node
 
 
 def _check_function(name: str, parent: str, user: User) -> None:
