@@ -88,6 +88,8 @@ export { Policy, type PolicyProps, policyBucket } from './policy/index.ts';
 export { Database, type DatabaseProps, Postgres, type PostgresProps } from './postgres/index.ts';
 export { type RayApplication, RayCluster, type RayClusterProps, type RayRenderer } from './ray/index.ts';
 export { Relations, type RelationsProps } from './relations/index.ts';
+export { Scaler, type ScalerProps, type ScalerRenderer } from './scaler/index.ts';
 export { type RegisteredSchemas, SchemaRegistry, type SchemaRegistryProps } from './schema-registry/index.ts';
 export { Slm, type SlmModel, type SlmProps } from './slm/index.ts';
 export { Temporal, type TemporalProps, type TemporalService } from './temporal/index.ts';
+export { modelsBucket, Training, type TrainingProps } from './training/index.ts';

@@ -128,6 +128,15 @@ const definitions = {
   },
   policy: service('policy', 'The compiled policies and their publisher', corpus),
   opa: { description: 'OPA with the policies, for admission', parent: 'base', inputs: corpus, arguments: uid },
+  scaler: service('scaler', 'Scales the workers of sessions'),
+  training: {
+    ...service('training', 'Training mode: the service, Ray, JAX and the model to begin with', [
+      'images/stage/python.ts',
+      'images/stage/training.ts',
+      'services/slm',
+    ]),
+    arguments: { ...uid, PYTHON: versions.python },
+  },
   'ray-slm': {
     description: 'Ray Serve, llama.cpp and the bundled model',
     parent: 'base',

@@ -11,6 +11,7 @@ import { stagePython } from './stage/python.ts';
 import { stageService } from './stage/service.ts';
 import { stageSlm } from './stage/slm.ts';
 import type { Stage } from './stage/stage.ts';
+import { stageTraining } from './stage/training.ts';
 
 /** What puts more than the image's own folder into its build context, by image. */
 export const stages: Partial<Record<ImageName, (stage: Stage) => Promise<void>>> = {
@@ -39,6 +40,8 @@ export const stages: Partial<Record<ImageName, (stage: Stage) => Promise<void>>>
   'object-store': (stage) => stageTool('versitygw', stage),
   policy: stagePolicy,
   opa: stageOpa,
+  scaler: (stage) => stageService('scaler', stage),
+  training: stageTraining,
   'ray-slm': async (stage) => {
     await stagePython(stage);
     await stageSlm(stage);

@@ -93,6 +93,11 @@ export interface DeploymentWorkloadProps extends WorkloadProps {
   /** @default 1 */
   readonly replicas?: number;
   /**
+   * Says nothing of the number of pods, so that whoever scales them is not set back by the next deployment.
+   * @default false
+   */
+  readonly scaled?: boolean;
+  /**
    * `Recreate` stops the old pod first: for pods that must not run twice.
    * @default 'RollingUpdate'
    */
@@ -108,7 +113,7 @@ export class DeploymentWorkload extends Workload {
     new k8s.KubeDeployment(this, 'deployment', {
       metadata: { name: this.name, labels: this.labels },
       spec: {
-        replicas,
+        ...(props.scaled !== true && { replicas }),
         revisionHistoryLimit: 2,
         // The first start of a machine pulls images and starts everything at once.
         progressDeadlineSeconds: 900,

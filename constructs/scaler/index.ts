@@ -1,0 +1,1 @@
+export { Scaler, type ScalerProps, type ScalerRenderer } from './scaler.ts';

@@ -1,0 +1,1 @@
+export { modelsBucket, Training, type TrainingProps } from './training.ts';
