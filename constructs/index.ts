@@ -86,6 +86,7 @@ export { OpenFga, type OpenFgaProps } from './openfga/index.ts';
 export { Orchestrator, type OrchestratorProps } from './orchestrator/index.ts';
 export { Policy, type PolicyProps, policyBucket } from './policy/index.ts';
 export { Database, type DatabaseProps, Postgres, type PostgresProps } from './postgres/index.ts';
+export { Qdrant, type QdrantProps, type QdrantRenderer } from './qdrant/index.ts';
 export { type RayApplication, RayCluster, type RayClusterProps, type RayRenderer } from './ray/index.ts';
 export { Relations, type RelationsProps } from './relations/index.ts';
 export { Scaler, type ScalerProps, type ScalerRenderer } from './scaler/index.ts';

@@ -1,3 +1,4 @@
+import { sharedPython } from './stage/python-service.ts';
 import { user, versions } from './versions.ts';
 
 /** What an image is made from. Paths are relative to the repository. */
@@ -42,6 +43,16 @@ function service(name: string, description: string, inputs: readonly string[] = 
       ...inputs,
     ],
     arguments: uid,
+  };
+}
+
+/** An image that runs one of our services in Python: its package from `services/<folder>`. */
+function pythonService(folder: string, name: string, description: string) {
+  return {
+    description,
+    parent: 'base' as const,
+    inputs: ['images/stage/python.ts', 'images/stage/python-service.ts', `services/${folder}/${name}`, ...sharedPython],
+    arguments: { ...uid, PYTHON: versions.python },
   };
 }
 
@@ -137,6 +148,12 @@ const definitions = {
     ]),
     arguments: { ...uid, PYTHON: versions.python },
   },
+  qdrant: pythonService('vector-store', 'somagent_vectors', "Qdrant's REST API over its embedded engine"),
+  embeddings: pythonService(
+    'embeddings',
+    'somagent_embeddings',
+    'Sentences to vectors, and the model all-MiniLM-L6-v2',
+  ),
   'ray-slm': {
     description: 'Ray Serve, llama.cpp and the bundled model',
     parent: 'base',

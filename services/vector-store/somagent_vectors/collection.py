@@ -27,7 +27,7 @@ from somagent_vectors.schema import Schema
 FLUSH_SECONDS = 5.0
 """Writes that were not waited for are on the disk after at most this time, as with Qdrant's flush interval."""
 QUIET_SECONDS = 5.0
-BUSY_SECONDS = 60.0
+BUSY_SECONDS = 30.0
 """Optimization starts after so long a pause, or, where there is none, so long after the first write that asks for it."""
 PURGE_SECONDS = 10.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import qdrant_edge as edge
 
 from somagent_vectors.errors import bad_json
@@ -88,7 +89,7 @@ def _field(body: Json, where: str) -> edge.FieldCondition:
 
 def _match(body: Any, where: str) -> Any:
     kinds = {
-        "value": lambda value: edge.MatchValue(typed(value, (str, int, bool), where)),
+        "value": lambda value: edge.MatchValue(_engine_value(typed(value, (str, int, bool), where))),
         "any": lambda value: edge.MatchAny(_values(value, where)),
         "except": lambda value: edge.MatchExcept(_values(value, where)),
         "text": lambda value: edge.MatchText(typed(value, str, where)),
@@ -100,6 +101,11 @@ def _match(body: Any, where: str) -> Any:
         raise bad_json(f"{where} has {len(parts)} fields; send exactly one of {', '.join(kinds)}")
     ((kind, value),) = parts.items()
     return kinds[kind](value)
+
+
+def _engine_value(value: str | int | bool) -> Any:
+    """The engine's binding takes Python's True for the number 1, which matches nothing; numpy's it takes for what it is."""
+    return np.bool_(value) if isinstance(value, bool) else value
 
 
 def _values(value: Any, where: str) -> list[str] | list[int]:

@@ -15,6 +15,7 @@ import re
 import secrets
 import tarfile
 import urllib.parse
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -134,9 +135,10 @@ class Snapshots:
                 raise wrong_input(f"the snapshot has format {manifest['format']}, this server reads {FORMAT}")
             sync_tree(folder / "shard")
             return Unpacked(folder, folder / "shard", Schema.from_json(manifest["schema"]))
-        except (tarfile.TarError, OSError, KeyError, ValueError, TypeError) as error:
+        except (tarfile.TarError, zlib.error, EOFError, OSError, KeyError, ValueError, TypeError) as error:
             remove(folder)
-            raise wrong_input(f"the file is no snapshot of this server ({error}); Qdrant's own are not readable here") from error
+            reason = f"the file is no snapshot of this server ({error}); Qdrant's own are not readable here"
+            raise wrong_input(reason) from error
         except QdrantError:
             remove(folder)
             raise

@@ -1,0 +1,1 @@
+export { Embeddings, type EmbeddingsProps } from './embeddings.ts';

@@ -1,0 +1,1 @@
+export { Qdrant, type QdrantProps, type QdrantRenderer } from './qdrant.ts';

@@ -1,0 +1,21 @@
+import { cpSync } from 'node:fs';
+import { join } from 'node:path';
+import { isIgnored } from '../tag.ts';
+import { stagePython } from './python.ts';
+import type { Stage } from './stage.ts';
+
+/** What our servers in Python share, without Ray: who may call, settings, HTTPS. */
+export const sharedPython = ['__init__', 'auth', 'environment', 'errors', 'https'].map(
+  (module) => `services/slm/somagent_slm/${module}.py`,
+);
+
+/** The packages of the image, one package of ours from `services/<service>`, and what our servers share. */
+export async function stagePythonService(service: string, name: string, stage: Stage): Promise<void> {
+  await stagePython(stage);
+  const { folder, repository } = stage;
+  const filter = (path: string): boolean => !isIgnored(path.slice(path.lastIndexOf('/') + 1));
+  cpSync(join(repository, 'services', service, name), join(folder, 'app', name), { recursive: true, filter });
+  for (const file of sharedPython) {
+    cpSync(join(repository, file), join(folder, 'app', file.replace('services/slm/', '')));
+  }
+}
