@@ -20,7 +20,7 @@ const width = 32;
 
 /** A vector that depends on its number only. */
 function vector(seed: number): number[] {
-  return Array.from({ length: width }, (_, index) => Math.sin(seed * 12.9898 + index * 78.233));
+  return Array.from({ length: width }, (_, index) => (Math.sin(seed * 12.9898 + index * 78.233) * 43_758.5453) % 1);
 }
 
 async function fill(name: string, count: number): Promise<void> {

@@ -178,6 +178,7 @@ test('payloads are set, replaced, shortened and cleared; points deleted by id an
   await client.deletePayload(name, { wait: true, keys: ['n'], filter: { must: [{ has_id: [2] }] } });
   assert.deepEqual(Object.keys((await client.retrieve(name, { ids: [2] }))[0]?.payload ?? {}).sort(), [
     'at',
+    'even',
     'tags',
     'tenant',
   ]);
