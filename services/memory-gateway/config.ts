@@ -37,7 +37,7 @@ const indexVariables = {
     .gt(0)
     .max(1)
     .describe('the cosine from which on two facts of a scope are the same, above 0 and at most 1')
-    .default(0.97),
+    .default(0.985),
 };
 
 /** The variables of `reindex`. */

@@ -12,7 +12,7 @@ export interface IndexerOptions {
   readonly embeddings: Pick<Embeddings, 'embed'>;
   readonly vectors: Pick<VectorStore, 'ensure' | 'upsert' | 'remove' | 'search'>;
   readonly log: Logger;
-  /** Cosine from which on two facts of the same scope say the same. @default 0.97 */
+  /** Cosine from which on two facts of the same scope say the same. @default 0.985 */
   readonly nearDuplicate?: number;
   /** The most memories of one batch. @default 32 */
   readonly batch?: number;
@@ -199,7 +199,7 @@ export class Indexer {
   }
 
   async #nearest({ row, vector }: Embedded, kept: readonly Embedded[]): Promise<string | null> {
-    const { vectors, nearDuplicate = 0.97 } = this.#options;
+    const { vectors, nearDuplicate = 0.985 } = this.#options;
     const same = kept.find((other) => sharesScope(other.row, row) && cosine(other.vector, vector) >= nearDuplicate);
     if (same !== undefined) return same.row.id;
     await vectors.ensure(row.tenant);

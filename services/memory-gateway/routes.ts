@@ -177,6 +177,20 @@ export const routes = {
     ),
     responses: { 200: json(recalled, 'What was found, best first'), ...missing, ...commonResponses },
   }),
+  // Before the route with an id: the first that fits a path answers.
+  exportMemories: declareRoute({
+    method: 'get',
+    path: '/v1/memories/export',
+    operationId: 'exportMemories',
+    summary: 'All memories of the tenant or of one subject, line by line',
+    capability: 'memory:export',
+    audit: 'admin',
+    request: { query: z.object({ owner: name.optional(), sessionId: z.uuid().optional() }) },
+    responses: {
+      200: lines('Lines `export`, `memory` and `end`; without the last one the answer was cut short'),
+      ...commonResponses,
+    },
+  }),
   getMemory: declareRoute({
     method: 'get',
     path: '/v1/memories/{id}',
@@ -218,19 +232,6 @@ export const routes = {
         .strict(),
     ),
     responses: { 200: json(forgotten, 'They are gone, with the proof'), ...missing, ...commonResponses },
-  }),
-  exportMemories: declareRoute({
-    method: 'get',
-    path: '/v1/memories/export',
-    operationId: 'exportMemories',
-    summary: 'All memories of the tenant or of one subject, line by line',
-    capability: 'memory:export',
-    audit: 'admin',
-    request: { query: z.object({ owner: name.optional(), sessionId: z.uuid().optional() }) },
-    responses: {
-      200: lines('Lines `export`, `memory` and `end`; without the last one the answer was cut short'),
-      ...commonResponses,
-    },
   }),
   summarizeMemories: declareRoute({
     method: 'post',

@@ -129,8 +129,9 @@ describe('memories with the real engine and the real model', { timeout: 300_000 
     const tenant = 'twice';
     const first = await add('Ada likes her tea with two spoons of sugar.', { tenant });
     await indexAll();
-    const second = await add('Ada likes her tea with two spoons of sugar!!', { tenant });
-    const other = await add('Ada dislikes coffee', { tenant });
+    const second = await add('Ada likes her tea with two spoons of sugar', { tenant });
+    // One word, and another fact: its cosine is 0.970.
+    const other = await add('Ada likes her tea with three spoons of sugar.', { tenant });
     const elsewhere = await add('Ada likes her tea with two spoons of sugar.', { tenant, owner: 'bob' });
     await indexAll();
     const idsOf = async (owner: string) =>
