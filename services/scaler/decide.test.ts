@@ -7,7 +7,7 @@ const rules: ScalingRules = { min: 1, max: 4, workPerReplica: 16, downAfterMs: 6
 
 const load = (tasks: number, atModel: number, ageSeconds = 0): Signals => ({
   backlog: { tasks, ageSeconds, addRate: 0, dispatchRate: 0 },
-  model: { ongoing: atModel, waiting: 0 },
+  model: { ongoing: atModel, waiting: 0, replicas: 1 },
 });
 
 /** Looks every second at the load of that second, from one replica on. */
@@ -77,7 +77,7 @@ it('never leaves its limits and never goes down by more than one, whatever it se
       dispatchRate: count,
     }),
   );
-  const model = fc.option(fc.record({ ongoing: count, waiting: count }));
+  const model = fc.option(fc.record({ ongoing: count, waiting: count, replicas: count }));
   const signals = fc.array(fc.record({ backlog, model }), { minLength: 1, maxLength: 200 });
   fc.assert(
     fc.property(signals, (seen) => {

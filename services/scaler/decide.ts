@@ -16,6 +16,8 @@ export interface ModelLoad {
   readonly ongoing: number;
   /** Requests that wait for a slot. */
   readonly waiting: number;
+  /** Replicas that answer; Ray scales them itself, this is for who watches both. */
+  readonly replicas: number;
 }
 
 /** What is known now; null is a signal that could not be read. */

@@ -96,9 +96,9 @@ describe('the scaler, between a real Temporal, a real model and a real API serve
   });
 
   it('says what the model is at', async () => {
-    assert.deepEqual(await modelLoad(slm), { ongoing: 0, waiting: 0 });
+    assert.deepEqual(await modelLoad(slm), { ongoing: 0, waiting: 0, replicas: 1 });
     const answers = Promise.all(Array.from({ length: 8 }, () => slm.generate(120)));
-    let most = { ongoing: 0, waiting: 0 };
+    let most = { ongoing: 0, waiting: 0, replicas: 0 };
     const finished = answers.then(() => true);
     while (!(await Promise.race([finished, modelLoad(slm).then((load) => keepMost(load))])));
     function keepMost(load: typeof most): false {
@@ -132,7 +132,8 @@ describe('the scaler, between a real Temporal, a real model and a real API serve
     assert.equal(up.reason, '40 tasks wait, 0 turns are at the model, 16 per replica');
     assert.equal((await scale.read()).wanted, 3);
 
-    const worker = await startWorker();
+    const workers = await NativeConnection.connect({ address: temporal.address });
+    const worker = await startWorker(workers);
     const running = worker.run();
     await Promise.all(sessions.map((session) => session.result()));
     scaler.start();
@@ -147,6 +148,7 @@ describe('the scaler, between a real Temporal, a real model and a real API serve
     await scaler.stop();
     worker.shutdown();
     await running;
+    await workers.close();
   });
 
   it('says what is missing and changes nothing while a signal is away', async () => {
@@ -163,9 +165,9 @@ describe('the scaler, between a real Temporal, a real model and a real API serve
     assert.deepEqual([(await gone.look()).replicas, gone.last?.reason], [1, 'no signal']);
   });
 
-  async function startWorker(): Promise<Worker> {
+  function startWorker(workers: NativeConnection): Promise<Worker> {
     return Worker.create({
-      connection: await NativeConnection.connect({ address: temporal.address }),
+      connection: workers,
       namespace: temporal.namespace,
       taskQueue,
       workflowsPath: fileURLToPath(new URL('./testing/work.ts', import.meta.url)),

@@ -64,7 +64,11 @@ export async function modelLoad({ url, tokenFile, fetch }: ModelEndpoint): Promi
   });
   if (!response.ok) throw new Error(`the model answered ${response.status}`);
   const text = await response.text();
-  return { ongoing: sumOf(text, 'slm_slots_busy'), waiting: sumOf(text, 'slm_waiting') };
+  return {
+    ongoing: sumOf(text, 'slm_slots_busy'),
+    waiting: sumOf(text, 'slm_waiting'),
+    replicas: sumOf(text, 'slm_replicas'),
+  };
 }
 
 /**
