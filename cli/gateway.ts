@@ -11,7 +11,7 @@ const problemSchema = z.object({
   title: z.string().optional(),
   detail: z.string().optional(),
   error_description: z.string().optional(),
-  error: z.string().optional(),
+  error: z.union([z.string(), z.looseObject({ message: z.string() }).transform(({ message }) => message)]).optional(),
 });
 
 /** One question and its answer, as the gateway's routes declare it. */

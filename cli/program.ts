@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { whichKubeconfig } from '../stacks/runner/which-kubeconfig.ts';
 import type { AdministrationContext } from './administration.ts';
 import { addAdministrationCommands } from './administration-commands.ts';
+import { addBudgetCommands } from './budget-commands.ts';
 import type { Cluster } from './cluster.ts';
 import { CliFailure, exitCodes } from './failure.ts';
 import type { LoginContext } from './login.ts';
@@ -55,6 +56,7 @@ export function createProgram(context: ProgramContext): Command {
   addPlatformCommands(program, context, surroundings);
   addLoginCommands(program, surroundings);
   addSessionCommands(program, surroundings);
+  addBudgetCommands(program, withTarget, (options) => surroundings().session(options));
   addAdministrationCommands(program, withTarget, (options) => surroundings().administration(options));
   addGovernanceCommands(program, surroundings);
   return program;

@@ -35,8 +35,8 @@ export function createBudgetHandlers({
 
     deleteBudget: async (context) => {
       const key = keyOf(context.get('caller'), context.req.valid('param'));
-      await removeBudget(database.of(key.tenant), key, originOf(context));
-      return context.body(null, 204);
+      const removed = await removeBudget(database.of(key.tenant), key, originOf(context));
+      return context.json({ removed }, 200);
     },
   };
 }

@@ -71,7 +71,7 @@ export const budgetRoutes = {
     audit: 'admin',
     request: { params: key },
     responses: {
-      204: { description: 'There is no such budget any more' },
+      200: json(z.object({ removed: z.boolean() }), 'Whether there was such a budget'),
       ...commonResponses,
       404: failed('The scope tenant has no other id than your own tenant'),
     },

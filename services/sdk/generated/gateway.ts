@@ -807,12 +807,16 @@ export interface operations {
         };
         readonly requestBody?: never;
         readonly responses: {
-            /** @description There is no such budget any more */
-            readonly 204: {
+            /** @description Whether there was such a budget */
+            readonly 200: {
                 headers: {
                     readonly [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    readonly "application/json": {
+                        readonly removed: boolean;
+                    };
+                };
             };
             /** @description The request is not valid */
             readonly 400: {
