@@ -27,6 +27,7 @@ from typing import Any
 from somagent_slm.engine import _load
 
 OURS, DEFAULT = 8000, 8100
+PARTS, PERCENTS = ("first", "total"), (10, 50, 95)
 QUESTION = {"messages": [{"role": "user", "content": "What is a session?"}], "temperature": 0, "stream": True}
 OPTIONS = {"stream_options": {"include_usage": True}}
 
@@ -77,27 +78,18 @@ def _in_turn(ways: dict[str, Callable[[], Taken]], rounds: int) -> dict[str, lis
 
 def _report(taken: dict[str, list[Taken]], tokens: int) -> None:
     print(f"one request after the other, {len(taken['our way'])} rounds, at most {tokens} tokens; milliseconds")
-    print(f"{'':18}{'first p50':>10}{'first p95':>10}{'total p50':>10}{'total p95':>10}{'over model':>12}")
+    print(f"{'':18}" + "".join(f"{part} p{percent}".rjust(11) for part in PARTS for percent in PERCENTS))
     base = taken["model alone"]
     for name, each in taken.items():
-        over = _over(each, base)
-        print(
-            f"{name:18}{_p(each, 'first', 50):10.3f}{_p(each, 'first', 95):10.3f}{_p(each, 'total', 50):10.3f}"
-            f"{_p(each, 'total', 95):10.3f}{over['total']:12.3f}"
-        )
-    ours, default = _over(taken["our way"], base), _over(taken["Serve's default"], base)
-    for part in ("first", "total"):
-        ratio = default[part] / ours[part] if ours[part] > 0 else float("inf")
-        print(f"overhead ({part}, p50): ours {ours[part]:.3f} ms, default {default[part]:.3f} ms, {ratio:.1f} times less")
-
-
-def _over(each: list[Taken], base: list[Taken]) -> dict[str, float]:
-    """The median of the differences within a round."""
-    pairs = list(zip(each, base, strict=True))
-    return {
-        part: statistics.median(getattr(one, part) - getattr(other, part) for one, other in pairs)
-        for part in ("first", "total")
-    }
+        print(f"{name:18}" + "".join(f"{_p(each, part, percent):11.3f}" for part in PARTS for percent in PERCENTS))
+    for part in PARTS:
+        for percent in (10, 50):
+            # The tenth percentile is what a machine that does nothing else comes closest to.
+            ours, default = (_p(taken[name], part, percent) - _p(base, part, percent) for name in ("our way", "Serve's default"))
+            print(
+                f"overhead over the model, {part} p{percent}: ours {ours:.3f} ms, Serve's default {default:.3f} ms: "
+                f"{default / ours if ours > 0 else float('inf'):.1f} times less"
+            )
 
 
 def _report_load(ports: dict[str, int], limit: dict[str, Any], callers: int, rounds: int) -> None:

@@ -30,7 +30,9 @@ MOST_REMEMBERED = 1024
 
 
 class Verifier(Protocol):
-    """Decides about the `Authorization` header of a request. It may ask the API server, so it may block for seconds."""
+    """Decides about the `Authorization` header of a request. `slow` says that it may ask a server, and so take seconds."""
+
+    slow: bool
 
     def verify(self, header: str | None) -> float | None:
         """Until when (seconds since the epoch) the header is good; None when it is not."""
@@ -47,7 +49,7 @@ class AdmissionSettings(Protocol):
 
 
 class Admission:
-    """Asks the verifier in a thread, because streams must not wait for it, and remembers a good token for a while.
+    """Asks a slow verifier in a thread, because streams must not wait for it, and remembers a good token for a while.
 
     Belongs to one event loop.
     """
@@ -63,7 +65,10 @@ class Admission:
         digest = _digest(header.encode())
         if self._known.get(digest, 0) > time.time():
             return True
-        good_until = await asyncio.to_thread(self.verifier.verify, header)
+        if self.verifier.slow:
+            good_until = await asyncio.to_thread(self.verifier.verify, header)
+        else:
+            good_until = self.verifier.verify(header)
         if good_until is None:
             return False
         if len(self._known) >= MOST_REMEMBERED:
@@ -83,6 +88,8 @@ def admission(settings: AdmissionSettings) -> Admission:
 
 class BearerToken:
     """Accepts the token in `path`; a rotated file is read again at the next request."""
+
+    slow = False
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -119,6 +126,8 @@ class WorkloadTokens:
 
     Source: https://kubernetes.io/docs/concepts/security/service-accounts/#authenticating-credentials
     """
+
+    slow = True
 
     def __init__(self, workloads: Workloads) -> None:
         self._workloads = workloads

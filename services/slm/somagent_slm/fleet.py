@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from ray import serve
 from ray.serve import RunTarget
@@ -29,8 +30,12 @@ _PREFIX = "model-"
 class Fleet:
     """Belongs to the router's event loop; Serve is asked in threads."""
 
-    def __init__(self, settings: Settings, hub: Hub, metrics: Metrics, door: Door) -> None:
+    def __init__(
+        self, settings: Settings, hub: Hub, metrics: Metrics, door: Door, settled: Callable[[], None]
+    ) -> None:
+        """`settled` is called when every declared model answers or is refused, at each look at them."""
         self._settings, self._hub, self._metrics, self._door = settings, hub, metrics, door
+        self._settled = settled
         self._declared = settings.models
         self._complaint = ""
         self._versions: dict[str, str] = {}
@@ -42,21 +47,27 @@ class Fleet:
         """Never ends."""
         await asyncio.to_thread(self._remove_strangers)
         while True:
-            self._reconcile()
+            try:
+                self._reconcile()
+            except OSError as error:
+                # A model's file that vanished: what is loaded goes on.
+                self._complain(str(error))
             await asyncio.sleep(POLL_SECONDS)
 
     def _reconcile(self) -> None:
         self._read()
-        declared = {spec.name: spec for spec in self._declared}
         for name in [name for name in self._changes if self._changes[name].done()]:
             if (error := self._changes.pop(name).exception()) is not None:
                 log("warning", "a change of a model is tried again", model=name, problem=str(error))
-        for spec in declared.values():
-            version = spec.version
+        versions = {spec.name: spec.version for spec in self._declared}
+        for spec in self._declared:
+            version = versions[spec.name]
             if version not in (self._versions.get(spec.name), *self._refused) and spec.name not in self._changes:
                 self._changes[spec.name] = asyncio.create_task(self._change(spec, version))
-        for name in set(self._versions) - set(declared) - set(self._changes):
+        for name in set(self._versions) - set(versions) - set(self._changes):
             self._changes[name] = asyncio.create_task(self._retire(name))
+        if all(self._versions.get(name) == version or version in self._refused for name, version in versions.items()):
+            self._settled()
 
     def _read(self) -> None:
         """Takes over what the models file says now; what can't be used is said once and changes nothing."""
@@ -64,11 +75,13 @@ class Fleet:
             return
         try:
             self._declared = read_models(self._settings.models_file)
-            self._complaint = ""
         except SettingsError as error:
-            if str(error) != self._complaint:
-                self._complaint = str(error)
-                log("error", f"the models stay as they are: {error}")
+            self._complain(str(error))
+
+    def _complain(self, problem: str) -> None:
+        if problem != self._complaint:
+            self._complaint = problem
+            log("error", f"the models stay as they are: {problem}")
 
     async def _change(self, spec: ModelSpec, version: str) -> None:
         pool = self._hub.pool(spec.name)

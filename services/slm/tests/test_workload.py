@@ -93,6 +93,8 @@ def test_a_good_token_is_remembered_and_no_other(cluster: Cluster) -> None:
 
 def test_a_remembered_token_is_forgotten_at_its_end() -> None:
     class Soon:
+        slow = True
+
         def verify(self, _header: str | None) -> float | None:
             self.asked = getattr(self, "asked", 0) + 1
             return time.time() + 0.2 if self.asked == 1 else None
