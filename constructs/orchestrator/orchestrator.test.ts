@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { parseModels } from '@somagent/models';
 import { environmentOf, mountsOf, TestRegion, wholeRegion } from '../testing.ts';
 
 test('one line of wiring gives each server its policy, credentials and variables', () => {
@@ -33,6 +34,8 @@ test('one line of wiring gives each server its policy, credentials and variables
     IDENTITY_TOKEN_FILE: '/var/run/secrets/somagent/identity/token',
     TASK_QUEUE: 'sessions',
     HEALTH_PORT: '8081',
+    MODELS_FILE: '/config/models/models.json',
+    SESSION_MODEL: 'soma-tiny',
   });
   assert.deepEqual(mountsOf(worker), {
     '/secrets/temporal-client': 'temporal-client-tls',
@@ -41,6 +44,7 @@ test('one line of wiring gives each server its policy, credentials and variables
     '/secrets/kafka': 'kafka-user-orchestrator',
     '/secrets/policy': 'object-store-user-policy-reader',
     '/secrets/policy-key': 'policy-signing-public',
+    '/config/models': region.find('ConfigMap', 'orchestrator-models').metadata.name,
     '/tmp': 'scratch',
     '/var/cache/policy': 'scratch',
     '/var/run/secrets/somagent/identity': 'claim',
@@ -61,4 +65,20 @@ test('migrations come before the worker', () => {
   const job = region.find('Job', 'orchestrator-migrate');
   assert.deepEqual(job.spec.template.spec.containers[0].command, ['node', '/app/main.js', 'migrate']);
   assert.ok(order.indexOf(`Job ${job.metadata.name}`) < order.indexOf('Deployment orchestrator'));
+});
+
+test('its file of models names what the model server has, and it can be read', () => {
+  const region = new TestRegion();
+  wholeRegion(region);
+  const { providers, models } = parseModels(
+    JSON.parse(region.find('ConfigMap', 'orchestrator-models').data['models.json']),
+  );
+  assert.deepEqual(Object.keys(models), ['soma-tiny', 'soma-tiny-q8']);
+  assert.deepEqual(models['soma-tiny']?.chain, [{ provider: 'slm', model: 'soma-tiny' }]);
+  const { slm } = providers;
+  assert.ok(slm?.kind === 'slm');
+  assert.deepEqual(
+    [slm.url, slm.tokenFile],
+    ['https://slm.north-runtime.svc:8000/v1', '/var/run/secrets/somagent/slm/token'],
+  );
 });

@@ -1,7 +1,9 @@
 import { Construct } from 'constructs';
 import { instanceName } from '../core/labels.ts';
+import { MODELS_FILE, type ModelPrices, type ModelServer, modelsFile } from '../core/models-file.ts';
 import type { PodNetwork } from '../core/pod-network.ts';
 import type { Resources } from '../core/quantity.ts';
+import { oneOf } from '../core/validate.ts';
 import { type Connectable, DeploymentWorkload, JobWorkload } from '../core/workload.ts';
 import { Policy } from '../policy/policy.ts';
 import type { Database } from '../postgres/database.ts';
@@ -18,8 +20,12 @@ export interface OrchestratorProps {
   readonly temporal: Temporal;
   /** Where sessions are kept. */
   readonly database: Database;
-  /** The model that answers. */
+  /** The models that answer. */
   readonly slm: Slm;
+  /** Which of them answers sessions. @default the first */
+  readonly sessionModel?: string;
+  /** By model. @default what running a model of one's own costs, roughly */
+  readonly modelPrices?: Readonly<Record<string, ModelPrices>>;
   /** Where events go: `kafka.user('orchestrator')`. */
   readonly kafka: Connectable;
   /** What decides on each step: `policy.consumer()`. */
@@ -70,8 +76,14 @@ export class Orchestrator extends Construct {
         ...[props.temporal, props.database, props.slm, props.kafka, props.policy, props.identity],
         ...(props.memory ? [props.memory] : []),
       ],
+      files: [modelsFile(this, identity('worker'), [serverOf(props.slm)], props.modelPrices)],
       scratch: Policy.cache,
-      env: { TASK_QUEUE: this.taskQueue, HEALTH_PORT: String(HEALTH) },
+      env: {
+        TASK_QUEUE: this.taskQueue,
+        HEALTH_PORT: String(HEALTH),
+        MODELS_FILE,
+        SESSION_MODEL: oneOf('sessionModel', props.sessionModel ?? props.slm.model, props.slm.models),
+      },
       ports: { health: HEALTH },
       replicas: props.replicas ?? 1,
       ...(props.scaled && { scaled: true }),
@@ -88,3 +100,7 @@ export class Orchestrator extends Construct {
     this.deployment = { name: worker.name, namespace: worker.namespace };
   }
 }
+
+const serverOf = ({ url, models }: Slm): ModelServer => ({
+  ...{ name: 'slm', kind: 'slm', url, target: 'slm', modelKind: 'chat', models },
+});

@@ -77,7 +77,6 @@ const wrong: readonly (readonly [string, unknown, string])[] = [
     { ...good, models: { e: { kind: 'embedding', chain: [...chain, { provider: 'slm', model: 'other' }] } } },
     "models: models.e.chain names several models. Set it to one: vectors of two can't be compared.",
   ],
-  ['no model', { ...good, models: {} }, 'models: models is {}. Set it to at least one model.'],
 ];
 
 for (const [what, content, message] of wrong) {

@@ -179,13 +179,11 @@ function descriptionOf(field: z.core.$ZodType): string | undefined {
 
 /** What no single field shows. */
 function inconsistencies({ providers, models }: ModelsConfig): string[] {
-  const empty = Object.keys(models).length === 0 ? ['models is {}. Set it to at least one model.'] : [];
-  const wrong = Object.entries(models).flatMap(([publicName, model]) => {
+  return Object.entries(models).flatMap(([publicName, model]) => {
     const at = `models.${publicName}`;
     const links = model.chain.flatMap((link, index) => linkProblems(`${at}.chain.${index}`, link, model, providers));
     return [...links, ...embeddingProblems(at, model)];
   });
-  return [...empty, ...wrong];
 }
 
 function linkProblems(

@@ -1,27 +1,32 @@
 import { asTenant, messageOf } from '@somagent/kit';
+import { type ChatChunk, isTooLong, type Spent } from '@somagent/models';
 import { ApplicationFailure, Context } from '@temporalio/activity';
 import {
+  budgetFailure,
   type GenerateInput,
   type Generation,
   generationTries,
   haltedFailure,
+  type ModelUse,
   type RememberInput,
   type SessionActivities,
   type Usage,
 } from './contract.ts';
 import type { HaltSwitch, Run, StopReason } from './halt.ts';
 import { type RememberParts, rememberTurn } from './memory.ts';
-import { isPermanent, isTooLong, type Model, type ModelChunk, type ModelRequest, newerHalf } from './model.ts';
+import { isPermanent, type Model, type ModelRequest, newerHalf, type StreamOptions } from './model.ts';
 import type { RecalledBefore, SessionRecall } from './recall.ts';
 import { startedEvents } from './session-events.ts';
 import { type BegunTurn, type SessionStore, Superseded } from './session-store.ts';
 import type { StepPolicy, StepVerdict } from './step-policy.ts';
 import { TokenBatch } from './token-batch.ts';
+import { BudgetExceeded, type TurnBudget } from './turn-budget.ts';
 
 /** What the activities work with. */
 export interface ActivityDependencies {
   readonly store: SessionStore;
   readonly model: Model;
+  readonly budget: TurnBudget;
   readonly policy: StepPolicy;
   readonly halts: HaltSwitch;
   /** What is remembered from earlier conversations. */
@@ -133,7 +138,9 @@ async function attempt(
       prompt: input.turn.prompt,
       ...(shown !== undefined && { recalled: shown }),
     };
-    const generation = await streamAnswer(dependencies.model, request, batch, { stop: stop.signal, run }, startedAt);
+    const generation = await budgeted(dependencies, input, request, (metered, costMicros) =>
+      streamAnswer(metered, request, batch, { stop: stop.signal, run, costMicros }, startedAt),
+    );
     // The last text is stored with the end of the turn: one wait for the replicas less.
     const noted = recalled.note.state === 'off' ? {} : { recall: recalled.note };
     return { ...generation, ...noted, tail: await batch.end() };
@@ -169,11 +176,77 @@ const ended = (startedAt: number): Generation => ({
   model: 0,
 });
 
+/** Runs a generation in its budgets: room for the most that it can use before, what it has used after. */
+async function budgeted(
+  { model, budget }: ActivityDependencies,
+  input: GenerateInput,
+  request: ModelRequest,
+  run: (metered: Meter, costMicros: number) => Promise<Generation>,
+): Promise<Generation> {
+  const most = model.estimate(request);
+  const reservation = await budget.reserve(input, Context.current().info.attempt, most);
+  const metered = new Meter(model, input);
+  try {
+    return await run(metered, most.costMicros);
+  } finally {
+    await reservation.end(metered.used);
+  }
+}
+
+/** Asks the model, and adds up what it uses. */
+class Meter {
+  readonly #model: Model;
+  readonly #requestId: string;
+  #used: ModelUse | undefined;
+  #queue: number | null = null;
+
+  constructor(model: Model, { turn, by }: GenerateInput) {
+    this.#model = model;
+    this.#requestId = by?.requestId ?? turn.turnId;
+  }
+
+  /** Undefined while no provider has begun to work. */
+  get used(): ModelUse | undefined {
+    return this.#used && { ...this.#used, queue: this.#queue };
+  }
+
+  async *stream(
+    request: ModelRequest,
+    options: Pick<StreamOptions, 'signal' | 'costMicros'>,
+  ): AsyncGenerator<ChatChunk> {
+    const onSpent = (spent: Spent) => this.#add(spent);
+    for await (const chunk of this.#model.stream(request, { ...options, requestId: this.#requestId, onSpent })) {
+      this.#queue = chunk.timings?.queueMs ?? this.#queue;
+      yield chunk;
+    }
+  }
+
+  #add({ usage, costMicros, provider, reasons }: Spent): void {
+    if (provider === null && costMicros === 0) return;
+    const before = this.#used;
+    this.#used = {
+      promptTokens: usage.promptTokens + (before?.promptTokens ?? 0),
+      completionTokens: usage.completionTokens + (before?.completionTokens ?? 0),
+      costMicros: costMicros + (before?.costMicros ?? 0),
+      modelName: this.#model.name,
+      provider,
+      queue: null,
+      reasons: [...(before?.reasons ?? []), ...reasons],
+    };
+  }
+}
+
+interface AnswerOptions {
+  readonly stop: AbortSignal;
+  readonly run: Run;
+  readonly costMicros: number;
+}
+
 async function streamAnswer(
-  model: Model,
+  metered: Meter,
   request: ModelRequest,
   batch: TokenBatch,
-  { stop, run }: { readonly stop: AbortSignal; readonly run: Run },
+  { stop, run, costMicros }: AnswerOptions,
   startedAt: number,
 ): Promise<Generation> {
   const signal = AbortSignal.any([Context.current().cancellationSignal, stop, run.signal]);
@@ -182,16 +255,13 @@ async function streamAnswer(
   let answer = '';
   let usage: Usage | null = null;
   let firstToken: number | null = null;
-  const result = (outcome: Generation['outcome']): Generation => ({
-    outcome,
-    answer,
-    usage,
-    startedAt,
-    firstToken,
-    model: since(),
-  });
+  const result = (outcome: Generation['outcome']): Generation => {
+    const { used } = metered;
+    const told = used === undefined ? {} : { used };
+    return { outcome, answer, usage, startedAt, firstToken, model: since(), ...told };
+  };
   try {
-    for await (const chunk of streamFitting(model, request, signal)) {
+    for await (const chunk of streamFitting(metered, request, { signal, costMicros })) {
       usage = chunk.usage ?? usage;
       if (chunk.text === '') continue;
       firstToken ??= since();
@@ -201,18 +271,21 @@ async function streamAnswer(
   } catch (error) {
     if (!signal.aborted) throw error;
   }
-  // The client of the model ends the stream without an error when it is aborted.
   if (signal.aborted) return interrupted(stop.aborted, () => result('cancelled'));
   return result('completed');
 }
 
 /** Streams the answer to as much of the conversation as the model can read; the prompt itself is never cut. */
-async function* streamFitting(model: Model, request: ModelRequest, signal: AbortSignal): AsyncGenerator<ModelChunk> {
+async function* streamFitting(
+  metered: Meter,
+  request: ModelRequest,
+  options: Pick<StreamOptions, 'signal' | 'costMicros'>,
+): AsyncGenerator<ChatChunk> {
   let shown = request;
   for (;;) {
     try {
       // A conversation that is too long is refused before the first token, so nothing is streamed twice.
-      return yield* model.stream(shown, signal);
+      return yield* metered.stream(shown, options);
     } catch (error) {
       if (!isTooLong(error)) throw error;
       const { recalled, ...rest } = shown;
@@ -238,6 +311,7 @@ async function failureOf(
   error: unknown,
 ): Promise<unknown> {
   if (error instanceof Superseded) return refusedFor('Superseded', error.message);
+  if (error instanceof BudgetExceeded) return refusedFor(budgetFailure, `${budgetFailure}: ${error.message}`);
   if (signal.aborted) {
     const reason: StopReason = signal.reason;
     if (reason === 'suspended') return refusedFor('Suspended', 'its tenant or user is suspended');

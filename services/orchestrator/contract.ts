@@ -174,6 +174,9 @@ export function parseNotice(payload: string): EventNotice | undefined {
   return { tenant, sessionId, seq: Number(seq) };
 }
 
+/** Type of the failure of a generation that a budget has no room for. */
+export const budgetFailure = 'BudgetExceeded';
+
 /** Type of the failure of a generation that the kill switch stopped: it goes on when the halt is undone. */
 export const haltedFailure = 'Halted';
 
@@ -183,6 +186,20 @@ export const generationTries = 5;
 /** Types of the failures that an update can be refused with. */
 export const refusals = { closed: 'SessionClosed', busy: 'TooManyTurns', invalid: 'InvalidTurn' } as const;
 
+/** What the model of a turn used, as far as it is known: also of one that was cancelled. */
+export interface ModelUse extends Usage {
+  /** Of every attempt, whole millionths of a US dollar. */
+  readonly costMicros: number;
+  /** Public name of the model. */
+  readonly modelName: string;
+  /** Who answered; null when nobody had begun to. */
+  readonly provider: string | null;
+  /** In the queue of the model's server, milliseconds; null where it doesn't tell. */
+  readonly queue: number | null;
+  /** Why another provider than the first answered. */
+  readonly reasons: readonly string[];
+}
+
 /** What the generation activity takes. */
 export interface GenerateInput {
   readonly tenant: string;
@@ -191,6 +208,8 @@ export interface GenerateInput {
   readonly persona?: string;
   /** Who asked. @default the system: scheduled by an older version */
   readonly by?: Requester;
+  /** Whose budget it is, beside tenant, client and session. @default nobody's */
+  readonly team?: string;
 }
 
 /** What was recalled before a turn. */
@@ -219,6 +238,8 @@ export interface Generation {
   readonly startedAt: number;
   readonly firstToken: number | null;
   readonly model: number;
+  /** What the model used. @default the tokens of `usage` */
+  readonly used?: ModelUse;
 }
 
 /** What the end of a turn is stored from. */
@@ -231,6 +252,10 @@ export interface FinishInput {
   readonly error: string | null;
   /** Who asked. @default the system: scheduled by an older version */
   readonly by?: Requester;
+  /** Type of the failure. @default not known: scheduled by an older version */
+  readonly failure?: string;
+  /** See {@link GenerateInput.team}. */
+  readonly team?: string;
 }
 
 /** What the end of a session is stored from. */

@@ -5,13 +5,16 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { waitFor } from '@somagent/bootstrap/wait.ts';
+import { putBudget, removeBudget } from '@somagent/budget';
 import { Halts } from '@somagent/identity/halts.ts';
 import { Ledger, ownWork } from '@somagent/identity/ledger.ts';
 import { Tenants } from '@somagent/identity/tenants.ts';
 import { TestService } from '@somagent/identity/testing/service.ts';
 import { ControlState, createLogger, type TenantDatabase } from '@somagent/kit';
+import type { Models } from '@somagent/models';
 import { Client, Connection, WithStartWorkflowOperation } from '@temporalio/client';
 import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { sql } from 'kysely';
 import pg from 'pg';
 import { createActivities } from './activities.ts';
 import { messages, type SessionInput, sessionWorkflow, type Turn, type TurnInput, workflowIdOf } from './contract.ts';
@@ -22,8 +25,9 @@ import { Model } from './model.ts';
 import { SessionRecall } from './recall.ts';
 import { SessionStore } from './session-store.ts';
 import { StepPolicy } from './step-policy.ts';
-import { builtModel, startModel, type TestModel } from './testing/model.ts';
+import { builtModel, modelsOf, startModel, type TestModel } from './testing/model.ts';
 import { startTemporal, type TestTemporal, temporalProgram } from './testing/temporal.ts';
+import { TurnBudget } from './turn-budget.ts';
 
 const log = createLogger({ service: 'orchestrator', level: 'silent' });
 const origin = ownWork('test');
@@ -40,6 +44,7 @@ describe('turns of a halted tenant, on a real Temporal with the real model', {
   let identity: TestService;
   let temporal: TestTemporal;
   let model: TestModel;
+  let models: Models;
   let control: ControlState;
   let halting: HaltSwitch;
   let halts: Halts;
@@ -64,6 +69,7 @@ describe('turns of a halted tenant, on a real Temporal with the real model', {
     db = await openSessions();
     await until('the control state', async () => control.ready);
     const store = new SessionStore(db);
+    models = modelsOf(model);
     halting = new HaltSwitch({ control, log, record: (events) => store.record(null, events) });
     halting.start();
     const workload = 'system:serviceaccount:local-services:orchestrator';
@@ -77,7 +83,8 @@ describe('turns of a halted tenant, on a real Temporal with the real model', {
         store,
         halts: halting,
         policy: new StepPolicy({ engine: identity.policy, control, workload }),
-        model: new Model({ ...model, model: 'soma-tiny', maxTokens: 200 }),
+        model: new Model({ models, name: 'soma-tiny', maxTokens: 200 }),
+        budget: new TurnBudget(db, log),
         recall: new SessionRecall({ log }),
         historyTurns: 2,
       }),
@@ -98,6 +105,7 @@ describe('turns of a halted tenant, on a real Temporal with the real model', {
     halting?.stop();
     await control?.stop();
     await db?.destroy();
+    await models?.close();
     await Promise.all([model?.stop(), temporal?.stop(), identity?.stop()]);
   });
 
@@ -162,6 +170,33 @@ describe('turns of a halted tenant, on a real Temporal with the real model', {
     const turn = await ask('acme');
     assert.equal(turn.status, 'completed');
     assert.ok(turn.answer.length > 0);
+  });
+
+  it('a turn is settled with what it used, and one that its budget has no room for fails before it runs', async () => {
+    const rows = db.of('globex');
+    const budget = { tenant: 'globex', scope: 'tenant', id: 'globex', period: 'total' } as const;
+    await putBudget(rows, { ...budget, tokens: 2000, costMicros: null }, origin);
+    const first = await ask('globex');
+    assert.equal(first.status, 'completed');
+    const { promptTokens = 0, completionTokens = 0 } = first.usage ?? {};
+    const state = async () => {
+      const { rows: uses } = await sql<{ used: string; held: string }>`
+        select used_tokens as used, held_tokens as held from budget_use`.execute(rows);
+      return uses.map(({ used, held }) => [Number(used), Number(held)]);
+    };
+    assert.deepEqual(await state(), [[promptTokens + completionTokens, 0]]);
+    await putBudget(rows, { ...budget, tokens: 200, costMicros: null }, origin);
+    const before = await tokens('globex');
+    const second = await ask('globex');
+    assert.equal(second.status, 'failed');
+    assert.match(
+      second.error ?? '',
+      /^BudgetExceeded: the total budget of tenant globex is 200 tokens, \d+ of them are used/,
+    );
+    assert.equal(await tokens('globex'), before, 'not a word was generated');
+    assert.deepEqual(await state(), [[promptTokens + completionTokens, 0]]);
+    await removeBudget(rows, budget, origin);
+    assert.equal((await ask('globex')).status, 'completed');
   });
 
   it('wait without holding a place, also for longer than attempts may fail, and are answered when it is undone', async () => {

@@ -1,15 +1,12 @@
-import { readFileSync } from 'node:fs';
-import { fetchTrusting } from '@somagent/kit';
-import OpenAI from 'openai';
-import type { Turn, Usage } from './contract.ts';
+import { ConfigError } from '@somagent/kit';
+import { type ChatChunk, type Estimate, type Message, ModelError, type Models, type Spent } from '@somagent/models';
+import type { Turn } from './contract.ts';
 
-/** Where the model is and how it is asked. */
+/** Which model answers sessions. */
 export interface ModelOptions {
-  /** Base address of the OpenAI-compatible endpoint, ending in /v1. */
-  readonly url: string;
-  readonly model: string;
-  readonly apiKeyFile: string;
-  readonly caFile: string;
+  readonly models: Models;
+  /** Its public name. */
+  readonly name: string;
   /** Most tokens of one answer. */
   readonly maxTokens: number;
 }
@@ -23,78 +20,52 @@ export interface ModelRequest {
   readonly recalled?: string;
 }
 
-/** A piece of an answer, or its count of tokens at the end. */
-export interface ModelChunk {
-  readonly text: string;
-  readonly usage: Usage | null;
+/** Of one call. */
+export interface StreamOptions {
+  readonly signal: AbortSignal;
+  readonly requestId: string;
+  /** The most that it may cost, whole millionths of a US dollar. */
+  readonly costMicros: number;
+  /** Told once, at the end, however it ends. */
+  readonly onSpent: (spent: Spent) => void;
 }
 
-/** A language model behind an OpenAI-compatible endpoint. */
+/** The language model of sessions, with whatever its chain of providers is. */
 export class Model {
-  readonly #options: ModelOptions;
-  readonly #fetch: typeof fetch;
+  readonly name: string;
+  readonly #models: Models;
+  readonly #maxTokens: number;
 
-  constructor(options: ModelOptions) {
-    this.#options = options;
-    this.#fetch = keepingConnections(fetchTrusting(options.caFile));
-  }
-
-  /** Streams the answer. @throws OpenAI.APIError; the workflow owns the retries. */
-  async *stream(request: ModelRequest, signal: AbortSignal): AsyncGenerator<ModelChunk> {
-    const { url, model, apiKeyFile, maxTokens } = this.#options;
-    // The key is read each time, so a rotated one needs no restart.
-    const apiKey = readFileSync(apiKeyFile, 'utf8').trim();
-    const client = new OpenAI({ apiKey, baseURL: url, fetch: this.#fetch, maxRetries: 0, timeout: 60_000 });
-    const chunks = await client.chat.completions.create(
-      {
-        model,
-        messages: messagesOf(request),
-        max_tokens: maxTokens,
-        stream: true,
-        stream_options: { include_usage: true },
-      },
-      { signal },
-    );
-    for await (const chunk of chunks) {
-      const usage = chunk.usage ?? null;
-      yield {
-        text: chunk.choices[0]?.delta.content ?? '',
-        usage: usage && { promptTokens: usage.prompt_tokens, completionTokens: usage.completion_tokens },
-      };
+  /** @throws ConfigError where there is no such model */
+  constructor({ models, name, maxTokens }: ModelOptions) {
+    const chat = models.list.filter(({ kind }) => kind === 'chat').map((model) => model.name);
+    if (!chat.includes(name)) {
+      throw new ConfigError([
+        `SESSION_MODEL is "${name}". Set it to one of MODELS_FILE: ${chat.join(', ') || 'none'}.`,
+      ]);
     }
+    this.name = name;
+    this.#models = models;
+    this.#maxTokens = maxTokens;
   }
-}
 
-/**
- * A `fetch` whose connections survive a body that is cancelled: the client leaves an answer at its last event and
- * cancels what is left, a few bytes, and each answer would need a connection and a TLS handshake of its own. What is
- * aborted by its signal still ends at once.
- */
-export function keepingConnections(inner: typeof fetch): typeof fetch {
-  return async (input, init) => {
-    const response = await inner(input, init);
-    const { status, statusText, headers, body } = response;
-    return body === null ? response : new Response(readToEnd(body), { status, statusText, headers });
-  };
-}
+  /** The most that an answer can use. */
+  estimate(request: ModelRequest): Estimate {
+    return this.#models.estimate(this.#asked(request));
+  }
 
-function readToEnd(body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
-  const reader = body.getReader();
-  const rest = async (): Promise<void> => {
-    while (!(await reader.read()).done);
-  };
-  return new ReadableStream({
-    pull: async (controller) => {
-      const { done, value } = await reader.read();
-      if (done) controller.close();
-      else controller.enqueue(value);
-    },
-    cancel: () => void rest().catch(() => undefined),
-  });
+  /** Streams the answer. @throws ModelError; the workflow owns the retries of what has begun */
+  stream(request: ModelRequest, { costMicros, ...options }: StreamOptions): AsyncIterable<ChatChunk> {
+    return this.#models.complete(this.#asked(request), { ...options, budget: { costMicros } });
+  }
+
+  #asked(request: ModelRequest) {
+    return { model: this.name, messages: messagesOf(request), max_tokens: this.#maxTokens };
+  }
 }
 
 /** The conversation as chat messages. */
-export function messagesOf(request: ModelRequest): OpenAI.ChatCompletionMessageParam[] {
+export function messagesOf(request: ModelRequest): Message[] {
   const { persona, history, prompt, recalled } = request;
   return [
     ...(persona === undefined ? [] : [{ role: 'system' as const, content: persona }]),
@@ -107,16 +78,8 @@ export function messagesOf(request: ModelRequest): OpenAI.ChatCompletionMessageP
   ];
 }
 
-/** Whether asking again can help: a request that the model refuses will be refused again. */
-export function isPermanent(error: unknown): boolean {
-  if (!(error instanceof OpenAI.APIError)) return false;
-  const { status } = error;
-  return typeof status === 'number' && status >= 400 && status < 500 && ![408, 409, 425, 429].includes(status);
-}
-
-/** Whether the conversation is longer than the model can read; fewer earlier turns may then fit. */
-export const isTooLong = (error: unknown): boolean =>
-  error instanceof OpenAI.APIError && error.code === 'context_length_exceeded';
+/** Whether asking again cannot help: a request that the model refuses will be refused again. */
+export const isPermanent = (error: unknown): boolean => error instanceof ModelError && error.permanent;
 
 /** The newer half of the earlier turns; none of one. */
 export const newerHalf = <Item>(history: readonly Item[]): readonly Item[] =>

@@ -1,5 +1,13 @@
-import { type Actor, event, type OutgoingEvent } from '@somagent/events';
-import type { EndInput, FinishInput, Requester, SessionInput, TurnInput } from './contract.ts';
+import { type Actor, type EventData, event, type OutgoingEvent } from '@somagent/events';
+import {
+  budgetFailure,
+  type EndInput,
+  type FinishInput,
+  type Requester,
+  type SessionInput,
+  type Timings,
+  type TurnInput,
+} from './contract.ts';
 
 /** The platform itself. */
 export const system: Actor = { kind: 'system', id: 'orchestrator', client: null };
@@ -36,7 +44,7 @@ export function startedEvents(
 }
 
 /** What it learns when a turn has ended: that it did, and what the model counted. */
-export function endedEvents(input: FinishInput): readonly OutgoingEvent[] {
+export function endedEvents(input: FinishInput, timings: Timings): readonly OutgoingEvent[] {
   const { tenant, sessionId, status, error, generation, turn, by } = input;
   const common = origin(tenant, by);
   const { turnId } = turn;
@@ -45,10 +53,28 @@ export function endedEvents(input: FinishInput): readonly OutgoingEvent[] {
     ...common,
     data: { sessionId, turnId, status, error, ...(recall && { recall }) },
   });
-  if (!generation?.usage) return [ended];
-  const data = { sessionId, turnId, subject: common.actor.id, ...generation.usage, model: generation.model };
-  return [ended, event('usage.tokens', 'tokens.used', { ...common, data })];
+  const usage = usageData(input, timings, common.actor);
+  return usage === undefined ? [ended] : [ended, event('usage.tokens', 'tokens.used', { ...common, data: usage })];
 }
+
+/** What a turn used; undefined for one that was cancelled before its generation began. */
+function usageData(input: FinishInput, timings: Timings, actor: Actor): UsageData | undefined {
+  const { sessionId, turn, status, generation, failure, team } = input;
+  if (generation === null && status === 'cancelled') return undefined;
+  const { promptTokens, completionTokens } = generation?.used ?? generation?.usage ?? nothing;
+  const { modelName, provider, queue, costMicros, reasons = [] } = generation?.used ?? {};
+  return {
+    ...{ sessionId, turnId: turn.turnId, subject: actor.id, persona: actor.client, team },
+    ...{ promptTokens, completionTokens, modelName, provider, queue, costMicros, reasons: [...reasons] },
+    ...{ model: timings.model, firstToken: timings.firstToken, platform: timings.platform, total: timings.total },
+    lane: 'interactive',
+    outcome: failure === budgetFailure ? 'refused' : status,
+  };
+}
+
+const nothing = { promptTokens: 0, completionTokens: 0 };
+
+type UsageData = EventData<'usage.tokens', 'tokens.used'>;
 
 /** What it learns when a session takes no more turns. */
 export function closedEvents({ tenant, sessionId, reason, by }: EndInput): readonly OutgoingEvent[] {

@@ -107,6 +107,55 @@ describe('what the orchestrator stores, and the events that it owes', () => {
     ]);
   });
 
+  it('owes what a turn used: by which provider, at what cost, in which times', async () => {
+    const key = await openSession();
+    const turn = turnOf();
+    await begin(key, turn, 1);
+    await summary();
+    const done = finished(key, turn);
+    const used = {
+      ...{ promptTokens: 5, completionTokens: 2, costMicros: 41, modelName: 'assistant', provider: 'claude' },
+      ...{ queue: null, reasons: ['slm/soma-tiny: timeout'] },
+    };
+    assert.ok(done.generation !== null);
+    await store.finishTurn({ ...done, team: 'blue', generation: { ...done.generation, used } });
+    const { data } = readEvent('usage.tokens', (await owed())[1]?.value);
+    const { platform, total, ...rest } = data as { platform: number; total: number };
+    assert.deepEqual(rest, {
+      ...{
+        sessionId: key.sessionId,
+        turnId: turn.turnId,
+        subject: by.actor.id,
+        persona: by.actor.client,
+        team: 'blue',
+      },
+      ...used,
+      ...{ model: 5, firstToken: 1, lane: 'interactive', outcome: 'completed' },
+    });
+    assert.ok(total >= 0 && platform === Math.max(0, total - 5));
+  });
+
+  const ends = [
+    ['failed', 'GenerationFailed', ['failed']],
+    ['failed', 'BudgetExceeded', ['refused']],
+    ['cancelled', undefined, []],
+  ] as const;
+  for (const [status, failure, outcomes] of ends) {
+    it(`a turn that has ${status}${failure ? ` by ${failure}` : ''} without an answer: ${outcomes.join() || 'no use'}`, async () => {
+      const key = await openSession();
+      const turn = turnOf();
+      await begin(key, turn, 1);
+      await summary();
+      await store.finishTurn({ ...finished(key, turn), status, generation: null, ...(failure && { failure }) });
+      const uses = (await owed()).filter(({ topic }) => topic === 'usage.tokens');
+      const told = uses.map(({ value }) => readEvent('usage.tokens', value).data as Record<string, unknown>);
+      assert.deepEqual(
+        told.map(({ outcome, promptTokens }) => [outcome, promptTokens]),
+        outcomes.map((outcome) => [outcome, 0]),
+      );
+    });
+  }
+
   it('owes nothing of a turn in a session that is not there', async () => {
     await assert.rejects(begin({ tenant: 'acme', sessionId: randomUUID() }, turnOf(), 1));
     assert.deepEqual(await summary(), []);

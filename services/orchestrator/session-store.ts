@@ -174,12 +174,13 @@ export class SessionStore {
   async finishTurn(input: FinishInput): Promise<Turn> {
     const { generation, status, error, turn } = input;
     const tail = generation?.tail ?? '';
+    const timings = timingsOf(input, Date.now());
     const { rows } = await sql<Turn>`
       with ${locked(input)}, ended as (
         insert into turn (tenant, session_id, id, number, prompt, answer, status, error, attempt, usage, timings, completed_at)
         select tenant, id, ${turn.turnId}::uuid, ${nextNumber(input)}, ${turn.prompt}::text,
           ${generation?.answer ?? ''}::text, ${status}::text, ${error}::text, 0, ${jsonOf(generation?.usage ?? null)},
-          ${jsonOf(timingsOf(input, Date.now()))}, clock_timestamp()
+          ${jsonOf(timings)}, clock_timestamp()
         from locked
         on conflict (tenant, session_id, id) do update
         set answer = excluded.answer, status = excluded.status, error = excluded.error, usage = excluded.usage,
@@ -198,7 +199,7 @@ export class SessionStore {
         insert into session_event (tenant, session_id, seq, type, turn_id, data)
         select ${input.tenant}::text, ${input.sessionId}::uuid, last_seq - 2 + place, type, ${turn.turnId}::uuid, data
         from counter, news order by place returning seq
-      ), outgoing as (${outboxInsert(endedEvents(input), sql`exists (select 1 from ended)`)})
+      ), outgoing as (${outboxInsert(endedEvents(input, timings), sql`exists (select 1 from ended)`)})
       select ended.*, ${notice(input, sql`last_seq`)} from ended, counter`.execute(this.#db.of(input.tenant));
     const [row] = rows;
     return row === undefined ? this.#ended(input, turn.turnId) : turnOf(row);

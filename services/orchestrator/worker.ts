@@ -15,6 +15,7 @@ import {
   workloadToken,
 } from '@somagent/kit';
 import { MemoryClient } from '@somagent/memory-gateway/client.ts';
+import { createModels, readModelsFile } from '@somagent/models';
 import { createPolicyEngine } from '@somagent/policy';
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from '@temporalio/worker';
 import { decodeJwt } from 'jose';
@@ -28,6 +29,7 @@ import { Model } from './model.ts';
 import { SessionRecall } from './recall.ts';
 import { SessionStore } from './session-store.ts';
 import { StepPolicy } from './step-policy.ts';
+import { TurnBudget } from './turn-budget.ts';
 
 /** The prebuilt bundle beside the program, as in the image; from sources, the workflows themselves. */
 export function workflowSource(program: string): Pick<WorkerOptions, 'workflowBundle' | 'workflowsPath'> {
@@ -47,6 +49,7 @@ export async function runWorker(config: WorkerConfig, log: Logger, program: stri
   });
   const db = openDatabase(createPool(config, log));
   const store = new SessionStore(db);
+  const models = createModels(readModelsFile(config.MODELS_FILE), { log });
   const control = controlOf(config, log);
   const engine = createPolicyEngine(config, { log });
   const kafka = new KafkaProducer(config, { clientId: 'orchestrator' });
@@ -68,7 +71,8 @@ export async function runWorker(config: WorkerConfig, log: Logger, program: stri
     activities: createActivities({
       store,
       halts,
-      model: modelOf(config),
+      model: new Model({ models, name: config.SESSION_MODEL, maxTokens: config.SLM_MAX_TOKENS }),
+      budget: new TurnBudget(db, log),
       policy: new StepPolicy({ engine, control, workload: subjectOf(config.IDENTITY_TOKEN_FILE) }),
       recall: new SessionRecall({ log, ...(memory && { client: memory }) }),
       ...(memory && { memory }),
@@ -92,6 +96,7 @@ export async function runWorker(config: WorkerConfig, log: Logger, program: stri
     { name: 'stop taking traffic', run: () => health.drain() },
     { name: 'drain the worker', run: () => drain(worker, running) },
     { name: 'close Temporal', run: () => connection.close() },
+    { name: 'close models', run: () => models.close() },
     { name: 'stop following halts', run: () => halts.stop() },
     { name: 'stop following control', run: () => control.stop() },
     { name: 'stop looking for policies', run: () => engine.stop() },
@@ -131,15 +136,6 @@ function known(control: ControlState): Promise<void> {
 
 /** `sub` of this worker's own token: the cluster signed it, and only who receives it needs to verify it. */
 const subjectOf = (tokenFile: string): string => decodeJwt(workloadToken(tokenFile)).sub ?? '';
-
-const modelOf = (config: WorkerConfig): Model =>
-  new Model({
-    url: config.SLM_URL,
-    model: config.SLM_MODEL,
-    apiKeyFile: config.SLM_TOKEN_FILE,
-    caFile: config.SLM_CA_FILE,
-    maxTokens: config.SLM_MAX_TOKENS,
-  });
 
 /** Without an address there is no memory: turns go on without. An address without the rest is a mistake. */
 function memoryOf(config: WorkerConfig): MemoryClient | undefined {

@@ -1,5 +1,6 @@
 import {
   ActivityCancellationType,
+  ActivityFailure,
   ApplicationFailure,
   allHandlersFinished,
   CancellationScope,
@@ -218,7 +219,9 @@ class Session {
     const { tenant, sessionId } = this.#input;
     const end = await this.#generate(turn);
     const by = turn.by ?? this.#creator();
-    const stored = await store((activities) => activities.finishTurn({ tenant, sessionId, turn, by, ...end }));
+    const stored = await store((activities) =>
+      activities.finishTurn({ tenant, sessionId, turn, by, ...end, ...this.#team() }),
+    );
     this.#turns = Math.max(this.#turns, stored.number);
     this.#rememberLater(turn.turnId, by, end);
     return stored;
@@ -250,15 +253,21 @@ class Session {
     this.#running = { turnId: turn.turnId, scope };
     try {
       const by = turn.by ?? this.#creator();
-      const input = { tenant, sessionId, turn, by, ...(persona === undefined ? {} : { persona }) };
+      const input = { tenant, sessionId, turn, by, ...(persona === undefined ? {} : { persona }), ...this.#team() };
       const generation = await scope.run(() => generate(input));
       return { generation, status: generation.outcome, error: null };
     } catch (error) {
       if (isCancellation(error) || scope.consideredCancelled) return cancelledUnheard;
-      return { generation: null, status: 'failed', error: rootCause(error) ?? String(error) };
+      return { generation: null, status: 'failed', error: rootCause(error) ?? String(error), ...failureOf(error) };
     } finally {
       this.#running = undefined;
     }
+  }
+
+  /** Whose budget its work is: the first team of whoever created the session, as at the gateway. */
+  #team(): { readonly team?: string } {
+    const [team] = (this.#input.teams ?? []).toSorted();
+    return team === undefined ? {} : { team };
   }
 
   async #cancel({ turnId }: CancelInput): Promise<CancelResult> {
@@ -296,6 +305,13 @@ interface TurnEnd {
   readonly generation: Generation | null;
   readonly status: 'completed' | 'cancelled' | 'failed';
   readonly error: string | null;
+  readonly failure?: string;
+}
+
+/** The type that the activity gave its failure. */
+function failureOf(error: unknown): Pick<TurnEnd, 'failure'> {
+  const type = error instanceof ActivityFailure && error.cause instanceof ApplicationFailure ? error.cause.type : null;
+  return type == null ? {} : { failure: type };
 }
 
 /** A turn cancelled before a word of it was generated. */

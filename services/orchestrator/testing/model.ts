@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { createAuthority, issueCertificate } from '@somagent/bootstrap/secrets/certificates.ts';
 import { waitFor } from '@somagent/bootstrap/wait.ts';
-import { fetchTrusting } from '@somagent/kit';
+import { createLogger, fetchTrusting } from '@somagent/kit';
+import { createModels, type Models, parseModels } from '@somagent/models';
 
 const run = promisify(execFile);
 const service = new URL('../../slm/', import.meta.url).pathname;
@@ -20,6 +21,15 @@ export interface TestModel {
   readonly apiKeyFile: string;
   readonly caFile: string;
   stop(): Promise<void>;
+}
+
+/** The models of a worker, as its file names them, with that server as the only provider. */
+export function modelsOf({ url, apiKeyFile, caFile }: TestModel): Models {
+  const prices = { 'soma-tiny': { prompt: 50_000, completion: 200_000 } };
+  const slm = { kind: 'slm', url, caFile, tokenFile: apiKeyFile, prices };
+  const models = { 'soma-tiny': { chain: [{ provider: 'slm', model: 'soma-tiny' }] } };
+  const log = createLogger({ service: 'models', level: 'silent' });
+  return createModels(parseModels({ providers: { slm }, models }), { log });
 }
 
 /** The newest model that was built here; undefined when there is none. `services/slm/build-model.sh` makes one. */
