@@ -14,6 +14,7 @@ import sys
 import warnings
 
 import numpy as np
+import pandas as pd
 from statsmodels.tsa.holtwinters import ExponentialSmoothing
 from statsmodels.tsa.seasonal import MSTL, STL
 
@@ -23,8 +24,8 @@ WEEK = 7 * DAY
 SHORTEST = 2 * DAY
 # The 90 % interval of the normal distribution.
 Z90 = 1.645
-# Factors below this are everyday noise, however regular the rest of the series is: 15 %.
-LEAST_EFFECT = np.log(1.15)
+# An hour within this factor of what was expected is nothing to act on, however regular the rest of the series is.
+LEAST_EFFECT = np.log(1.3)
 
 
 class Decomposition:
@@ -38,8 +39,8 @@ class Decomposition:
         effort = {"inner_iter": 2, "outer_iter": 4}
         if len(self.periods) == 2:
             # Two passes find both seasons of these series; a wide window keeps an odd week from becoming the season.
-            parts = MSTL(log, periods=self.periods, windows=(51, 51), iterate=2, stl_kwargs=options)
-            fit = parts.fit(**effort)
+            parts = MSTL(log, periods=self.periods, windows=(51, 51), iterate=2, stl_kwargs=options | effort)
+            fit = parts.fit()
             self.seasons = fit.seasonal
         else:
             fit = STL(log, period=DAY, seasonal=51, **options).fit(**effort)
@@ -99,21 +100,43 @@ def backtest(values, horizon, folds):
     return None if total == 0 else 1 - missed / total
 
 
+def screened(log):
+    """Mean of a whole period, and medians of its phases: they do not move when one week of several is odd."""
+    period = WEEK if len(log) >= 3 * WEEK else DAY
+    trend = prolonged(pd.Series(log).rolling(period, center=True).mean().to_numpy(copy=True), period)
+    phase = np.arange(len(log)) % period
+    season = pd.Series(log - trend).groupby(phase).median().to_numpy()
+    return trend + season[phase]
+
+
+def prolonged(trend, period):
+    """The same with its unknown ends as straight lines."""
+    known = np.flatnonzero(~np.isnan(trend))
+    for side in (known[:period], known[-period:]):
+        line = np.polyfit(side, trend[side], 1) if len(side) > 1 else [0, trend[side[0]]]
+        ends = np.arange(known[0]) if side[0] == known[0] else np.arange(known[-1] + 1, len(trend))
+        trend[ends] = np.polyval(line, ends)
+    return trend
+
+
+def is_odd(log, middle, threshold):
+    residuals = log - middle
+    scores = residuals / spread(residuals)
+    return scores, (np.abs(scores) > threshold) & (np.abs(residuals) > LEAST_EFFECT)
+
+
 def anomalies(values, threshold):
     """Hours whose residual is far out of the usual: index, what was expected, how many deviations it is off.
 
-    An odd hour bends the season of its hour of the week, so that the same hour of other weeks looks odd too. Hence
-    what is odd is replaced by what was expected, and everything is judged again by the seasons without it.
+    An odd hour bends the season of its hour of the week, so that the same hour of other weeks would look odd too. Hence
+    what looks odd beside medians is replaced by them, and the seasons by which hours are judged are found without it.
     """
     log = logarithms(values)
-    odd = np.zeros(len(log), dtype=bool)
-    middle = log
-    for _ in range(3):
-        parts = Decomposition(np.where(odd, middle, log))
-        middle = parts.middle
-        residuals = log - middle
-        scores = residuals / spread(residuals)
-        odd = (np.abs(scores) > threshold) & (np.abs(residuals) > LEAST_EFFECT)
+    middle = screened(log)
+    _, odd = is_odd(log, middle, threshold)
+    for _ in range(2):
+        middle = Decomposition(np.where(odd, middle, log)).middle
+        scores, odd = is_odd(log, middle, threshold)
     return [[int(at), float(np.expm1(middle[at])), float(scores[at])] for at in np.flatnonzero(odd)]
 
 

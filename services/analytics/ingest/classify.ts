@@ -18,6 +18,8 @@ export interface Classified {
 
 const dayMs = 24 * 3600 * 1000;
 
+type AnyEvent = { [Topic in IngestedTopic]: EventOf<Topic> }[IngestedTopic];
+
 /** Turns messages into rows. */
 export class Classifier {
   readonly #evolution: Evolution;
@@ -34,21 +36,21 @@ export class Classifier {
     const letter = (reason: string) => letterOf(message, reason);
     const outcome = await this.#read(message);
     if (typeof outcome === 'string') return { offset, reason: outcome, letter };
-    const row = { ...eventRow(message.topic as IngestedTopic, outcome), partition: message.partition, offset: Number(offset) };
+    const row = { ...eventRow(message.topic as IngestedTopic, outcome as never), partition: message.partition, offset: Number(offset) };
     // With its row: a message that was young enough when its cut was made may come again when it is not.
     const reason = this.#outsideTime(outcome.time);
     return reason === undefined ? { offset, row, letter } : { offset, row, reason, letter };
   }
 
   /** The event, or why it can't be read. */
-  async #read({ topic, value }: IncomingMessage): Promise<EventOf<IngestedTopic> | string> {
+  async #read({ topic, value }: IncomingMessage): Promise<AnyEvent | string> {
     const parsed = parse(value);
     if (parsed === undefined) return 'is not JSON';
     const { type, version } = headOf(parsed);
     const problem = await this.#evolution.judge(topic as IngestedTopic, type, version);
     if (problem !== null) return problem;
     try {
-      return readEvent(topic as IngestedTopic, parsed);
+      return readEvent(topic as IngestedTopic, parsed) as AnyEvent;
     } catch (error) {
       if (error instanceof EventError) return error.message;
       throw error;

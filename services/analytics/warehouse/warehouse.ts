@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type ClickHouseClient, type ClickHouseSettings, createClient } from '@clickhouse/client';
+import { type ClickHouseClient, ClickHouseLogLevel, type ClickHouseSettings, createClient } from '@clickhouse/client';
 import { httpsUrl, text } from '@somagent/kit';
 import { z } from 'zod';
 
@@ -24,13 +24,8 @@ export type Parameters = Readonly<Record<string, string | number | boolean | rea
 /** A row as it is sent: column to value. */
 export type Row = Readonly<Record<string, unknown>>;
 
-/** Inserts are answered when they are stored; numbers come as numbers, times are UTC. */
-const settings: ClickHouseSettings = {
-  async_insert: 0,
-  output_format_json_quote_64bit_integers: 0,
-  date_time_output_format: 'iso',
-  session_timezone: 'UTC',
-};
+/** Numbers come as numbers, times as ISO 8601. */
+const reading: ClickHouseSettings = { output_format_json_quote_64bit_integers: 0, date_time_output_format: 'iso' };
 
 /** ClickHouse over HTTPS. Credentials are read for each request, so that a rotated password needs no restart. */
 export class Warehouse {
@@ -47,7 +42,8 @@ export class Warehouse {
       application: 'somagent-analytics',
       request_timeout: 30_000,
       max_open_connections: 16,
-      clickhouse_settings: settings,
+      // Errors are thrown, and logged where they are handled.
+      log: { level: ClickHouseLogLevel.OFF },
     });
   }
 
@@ -55,13 +51,12 @@ export class Warehouse {
   async rows<Found = Row>(
     query: string,
     parameters: Parameters = {},
-    more: ClickHouseSettings = {},
   ): Promise<readonly Found[]> {
     const result = await this.#client.query({
       query,
       query_params: { ...parameters },
       format: 'JSONEachRow',
-      clickhouse_settings: more,
+      clickhouse_settings: reading,
       auth: this.#auth(),
     });
     return result.json<Found>();
@@ -81,8 +76,8 @@ export class Warehouse {
       table: `${database}.${table}`,
       values: rows,
       format: 'JSONEachRow',
-      // One block: a token names a block, and a batch is far below what would be cut into several.
-      clickhouse_settings: { insert_deduplicate: 1, insert_deduplication_token: token, input_format_parallel_parsing: 0 },
+      // Answered when it is stored. One block: a token names a block, and a batch is far below what would be cut.
+      clickhouse_settings: { async_insert: 0, insert_deduplicate: 1, insert_deduplication_token: token },
       auth: this.#auth(),
     });
   }
