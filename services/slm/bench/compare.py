@@ -85,7 +85,8 @@ def _report(taken: dict[str, list[Taken]], tokens: int) -> None:
     for part in PARTS:
         for percent in (10, 50):
             # The tenth percentile is what a machine that does nothing else comes closest to.
-            ours, default = (_p(taken[name], part, percent) - _p(base, part, percent) for name in ("our way", "Serve's default"))
+            over = {name: _p(each, part, percent) - _p(base, part, percent) for name, each in taken.items()}
+            ours, default = over["our way"], over["Serve's default"]
             print(
                 f"overhead over the model, {part} p{percent}: ours {ours:.3f} ms, Serve's default {default:.3f} ms: "
                 f"{default / ours if ours > 0 else float('inf'):.1f} times less"

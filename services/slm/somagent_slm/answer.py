@@ -1,4 +1,7 @@
-"""Chunks of llama.cpp in, the OpenAI API's chunks or one completion out (https://platform.openai.com/docs/api-reference/chat)."""
+"""Chunks of llama.cpp in, the OpenAI API's chunks or one completion out.
+
+Source: https://platform.openai.com/docs/api-reference/chat
+"""
 
 from __future__ import annotations
 
@@ -88,9 +91,8 @@ class Answer:
     def _check(self, text: str) -> None:
         problem = violation(self._schema or {}, text)
         if problem is not None:
-            raise ApiError(
-                500, f"the answer is not what it was bound to ({problem}); try again", kind="server_error", code="unbound_answer"
-            )
+            message = f"the answer is not what it was bound to ({problem}); try again"
+            raise ApiError(500, message, kind="server_error", code="unbound_answer")
 
     def _completion(self, text: str, reason: str) -> Chunk:
         message: Chunk = {"role": "assistant", "content": text}

@@ -218,9 +218,8 @@ def _lane(request: Request) -> Lane:
     given = request.headers.get("x-soma-lane", Lane.INTERACTIVE)
     with contextlib.suppress(ValueError):
         return Lane(given)
-    raise ApiError(
-        400, f"x-soma-lane: {given[:40]!r} is no lane; send interactive or batch", code="invalid_value", parameter="x-soma-lane"
-    )
+    message = f"x-soma-lane: {given[:40]!r} is no lane; send interactive or batch"
+    raise ApiError(400, message, code="invalid_value", parameter="x-soma-lane")
 
 
 def _deadline(request: Request) -> float | None:

@@ -26,7 +26,9 @@ _BINDING = {
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
 }
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
-_MAPS, _LISTS, _SINGLE = ("properties", "$defs", "definitions"), ("anyOf", "allOf", "prefixItems"), ("items", "additionalProperties")
+_MAPS = ("properties", "$defs", "definitions")
+_LISTS = ("anyOf", "allOf", "prefixItems")
+_SINGLE = ("items", "additionalProperties")
 _DEEPEST = 32
 # Groups that look around or capture by name, and references back: the engine's regular expressions have none.
 _BEYOND_REGULAR = re.compile(r"\(\?(?!:)|\\[1-9]|\\k<")

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from jsonschema import Draft202012Validator
-from tests.test_chat import ANSWER, ask, refused, stream
+from tests.test_chat import ANSWER, QUESTION, ask, refused, stream
 
 OPEN_SESSION = {
     "type": "function",
@@ -31,6 +31,16 @@ OPEN_SESSION = {
 CLOSE = {"type": "function", "function": {"name": "close"}}
 
 
+def taking(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A tool with these parameters."""
+    return {"type": "function", "function": {"name": "f", "parameters": parameters}}
+
+
+def named(name: str) -> dict[str, Any]:
+    """The choice of the tool with this name."""
+    return {"type": "function", "function": {"name": name}}
+
+
 def form(schema: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, **fields}}
 
@@ -43,7 +53,7 @@ BOUND_SCHEMAS = [
     {"type": "integer", "minimum": 10, "maximum": 20},
     {"type": "string", "format": "date"},
     {"anyOf": [{"const": "a"}, {"type": ["null", "boolean"]}]},
-    {"$ref": "#/$defs/leaf", "$defs": {"leaf": {"type": "object", "properties": {"n": {"const": 1}}, "required": ["n"], "additionalProperties": False}}},
+    {"$ref": "#/$defs/leaf", "$defs": {"leaf": {"type": "array", "prefixItems": [{"const": 1}], "items": False}}},
 ]
 
 
@@ -102,10 +112,7 @@ def test_a_schema_that_would_bind_nothing_is_refused(
 def test_a_schema_that_only_the_engine_refuses_ends_in_an_error(client: httpx.Client) -> None:
     """What the list lets through and the engine does not compile is caught where the answer is checked."""
     impossible = {"type": "integer", "minimum": 3, "maximum": 2}
-    response = client.post(
-        "/v1/chat/completions",
-        json={"model": "soma-tiny", "messages": [{"role": "user", "content": "What is a session?"}], "response_format": form(impossible)},
-    )
+    response = client.post("/v1/chat/completions", json={**QUESTION, "response_format": form(impossible)})
     assert response.status_code >= 400
     assert response.json()["error"]["code"] == "unbound_answer"
 
@@ -181,14 +188,10 @@ def test_results_of_tools_are_read(client: httpx.Client) -> None:
     [
         ({"tools": [CLOSE, CLOSE]}, "tools.1.function.name", "is there twice"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name", "match pattern"),
-        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "array"}}}]}, "tools.0.function.parameters.type", "an object"),
-        (
-            {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "not": {}}}}]},
-            "tools.0.function.parameters.not",
-            "can't bind",
-        ),
+        ({"tools": [taking({"type": "array"})]}, "tools.0.function.parameters.type", "an object"),
+        ({"tools": [taking({"type": "object", "not": {}})]}, "tools.0.function.parameters.not", "can't bind"),
         ({"tool_choice": "required"}, "tool_choice", "there is no tool"),
-        ({"tools": [CLOSE], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice.function.name", "not among the tools"),
+        ({"tools": [CLOSE], "tool_choice": named("x")}, "tool_choice.function.name", "not among the tools"),
         ({"tools": [CLOSE], "response_format": {"type": "json_object"}}, "response_format", "not both"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0", "tool_call_id is required"),
         ({"messages": [{"role": "user"}]}, "messages.0", "content is required"),
