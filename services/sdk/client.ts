@@ -3,6 +3,8 @@ import createClient, { type Client } from 'openapi-fetch';
 import type { paths as AuditPaths } from './generated/audit.ts';
 import type { paths as GatewayPaths } from './generated/gateway.ts';
 import type { paths as IdentityPaths } from './generated/identity.ts';
+import type { paths as MemoryPaths } from './generated/memory.ts';
+import type { paths as TrainingPaths } from './generated/training.ts';
 import { type RetryOptions, retrying } from './retry.ts';
 
 /** Where a service is and who asks. */
@@ -23,6 +25,12 @@ export const identityClient = (options: ClientOptions): Client<IdentityPaths> =>
 
 /** The API of the audit log and the verdicts, typed by its declared routes. */
 export const auditClient = (options: ClientOptions): Client<AuditPaths> => clientOf<AuditPaths>(options);
+
+/** The API of training mode: approvals, runs, promotion; typed by its declared routes. */
+export const trainingClient = (options: ClientOptions): Client<TrainingPaths> => clientOf<TrainingPaths>(options);
+
+/** The API of what agents remember, typed by its declared routes. */
+export const memoryClient = (options: ClientOptions): Client<MemoryPaths> => clientOf<MemoryPaths>(options);
 
 function clientOf<Paths extends object>({ url, token, fetch = globalThis.fetch, ...retry }: ClientOptions) {
   const client = createClient<Paths>({ baseUrl: url.replace(/\/$/, ''), fetch: retrying(fetch, retry) });

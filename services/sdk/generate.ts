@@ -9,10 +9,18 @@ import { routes as gateway } from '@somagent/gateway/routes.ts';
 import type { DeclaredRoute } from '@somagent/governance';
 import { openApiDocument } from '@somagent/governance/document.ts';
 import { routes as identity } from '@somagent/identity/routes.ts';
+import { routes as memory } from '@somagent/memory-gateway/routes.ts';
+import { routes as training } from '@somagent/training/routes.ts';
 import openapiTS, { astToString } from 'openapi-typescript';
 
 /** The services that have an API, with their declared routes. */
-export const apis: Readonly<Record<string, Readonly<Record<string, DeclaredRoute>>>> = { audit, gateway, identity };
+export const apis: Readonly<Record<string, Readonly<Record<string, DeclaredRoute>>>> = {
+  audit,
+  gateway,
+  identity,
+  memory,
+  training,
+};
 
 const head = '// Generated from the declared routes: node services/sdk/generate.ts\n';
 

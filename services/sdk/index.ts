@@ -1,3 +1,12 @@
-export { auditClient, type ClientOptions, dataOf, gatewayClient, identityClient, SomaError } from './client.ts';
+export {
+  auditClient,
+  type ClientOptions,
+  dataOf,
+  gatewayClient,
+  identityClient,
+  memoryClient,
+  SomaError,
+  trainingClient,
+} from './client.ts';
 export type { RetryOptions } from './retry.ts';
 export { type SessionEvent, type StreamOptions, sessionEvents } from './stream.ts';
