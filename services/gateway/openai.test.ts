@@ -1,6 +1,6 @@
 /** OpenAI's API at the gateway, asked by the official client, with real servers behind it. */
 import assert from 'node:assert/strict';
-import { after, before, describe, it } from 'node:test';
+import { after, afterEach, before, describe, it } from 'node:test';
 import { hasOpenFga } from '@somagent/relations/testing/openfga.ts';
 import OpenAI from 'openai';
 import { attacks } from './testing/openai-attacks.ts';
@@ -34,6 +34,11 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
     world = await OpenAiWorld.start();
   });
   after(() => world?.stop());
+  afterEach(async () => {
+    world.limit = null;
+    await world.front.fail({ kind: 'none' });
+    await world.clearBudgets();
+  });
 
   it('answers whole, and its use is told once with what it cost', async () => {
     const client = await world.clientOf('agent');
@@ -109,6 +114,46 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
     assert.ok(['"governed"', '"free"'].includes(text), text);
   });
 
+  it('embeds texts as floats and as base64, and tells the use of it', async () => {
+    const client = await world.clientOf('agent');
+    const input = ['A session belongs to its tenant.', 'Sessions are owned by tenants.', 'Bread is baked in an oven.'];
+    const { data, request_id } = await client.embeddings
+      .create({ model: 'soma-embed', input, encoding_format: 'float' })
+      .withResponse();
+    const vectors = data.data.map(({ embedding }) => embedding);
+    assert.deepEqual(
+      [data.data.map(({ index }) => index), vectors.map(({ length }) => length)],
+      [
+        [0, 1, 2],
+        [384, 384, 384],
+      ],
+    );
+    const alike = (a = 0, b = 0) =>
+      (vectors[a] ?? []).reduce((sum, value, at) => sum + value * (vectors[b]?.[at] ?? 0), 0);
+    assert.ok(alike(0, 1) > alike(0, 2) + 0.2, `${alike(0, 1)} ${alike(0, 2)}`);
+    assert.ok(Math.abs(alike(0, 0) - 1) < 1e-3);
+    // What the client asks for by itself.
+    const packed = await client.embeddings.create({ model: 'soma-embed', input });
+    for (const [index, value] of (packed.data[1]?.embedding ?? []).entries()) {
+      assert.ok(Math.abs(value - (vectors[1]?.[index] ?? 9)) < 1e-6);
+    }
+    const [told] = await world.told(request_id);
+    assert.deepEqual(
+      [
+        told?.data.outcome,
+        told?.data.provider,
+        told?.data.promptTokens,
+        told?.data.costMicros,
+        told?.data.completionTokens,
+      ],
+      ['completed', 'vectors', data.usage.prompt_tokens, data.usage.prompt_tokens, 0],
+    );
+    await world.putBudget({ tokens: 10 });
+    const error = await refused(client.embeddings.create({ model: 'soma-embed', input }));
+    assert.deepEqual([error.status, error.code], [429, 'insufficient_quota']);
+    await world.clearBudgets();
+  });
+
   it('works with an API key within its scopes', async () => {
     const { secret } = await world.operate('/v1/tenants/acme/api-keys', {
       ...{ owner: 'mary', name: 'an agent', scopes: ['model:chat', 'model:read'] },
@@ -129,7 +174,7 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
       models.map(({ id, owned_by }) => [id, owned_by]),
       [
         ['soma-tiny', 'llama'],
-        ['soma-embed', 'llama'],
+        ['soma-embed', 'vectors'],
       ],
     );
     assert.equal((await client.models.retrieve('soma-tiny')).id, 'soma-tiny');
@@ -139,10 +184,11 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
 
   it('refuses in the form that clients of OpenAI understand', async () => {
     const agent = await world.clientOf('agent');
-    const cases: [string, Promise<unknown>, number, string, string, string | null][] = [
+    const auditor = await world.clientOf('auditor');
+    const cases: [string, () => Promise<unknown>, number, string, string, string | null][] = [
       [
         'no such key',
-        world.client('sk-none').chat.completions.create(ask),
+        () => world.client('sk-none').chat.completions.create(ask),
         401,
         'authentication_error',
         'invalid_api_key',
@@ -150,7 +196,7 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
       ],
       [
         'a role that only reads',
-        (await world.clientOf('auditor')).chat.completions.create(ask),
+        () => auditor.chat.completions.create(ask),
         403,
         'permission_error',
         'forbidden',
@@ -158,7 +204,7 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
       ],
       [
         'no such model',
-        agent.chat.completions.create({ ...ask, model: 'gpt-9' }),
+        () => agent.chat.completions.create({ ...ask, model: 'gpt-9' }),
         404,
         'invalid_request_error',
         'model_not_found',
@@ -166,7 +212,7 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
       ],
       [
         'a model for something else',
-        agent.chat.completions.create({ ...ask, model: 'soma-embed' }),
+        () => agent.chat.completions.create({ ...ask, model: 'soma-embed' }),
         404,
         'invalid_request_error',
         'model_not_found',
@@ -174,7 +220,7 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
       ],
       [
         'two answers',
-        agent.chat.completions.create({ ...ask, n: 2 }),
+        () => agent.chat.completions.create({ ...ask, n: 2 }),
         400,
         'invalid_request_error',
         'invalid_request',
@@ -182,7 +228,7 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
       ],
       [
         'no message',
-        agent.chat.completions.create({ ...ask, messages: [] }),
+        () => agent.chat.completions.create({ ...ask, messages: [] }),
         400,
         'invalid_request_error',
         'invalid_request',
@@ -190,7 +236,7 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
       ],
     ];
     for (const [name, call, ...expected] of cases) {
-      const error = await refused(call);
+      const error = await refused(call());
       assert.deepEqual([error.status, error.type, error.code, error.param], expected, `${name}: ${error.message}`);
       assert.ok(error.requestID, name);
     }

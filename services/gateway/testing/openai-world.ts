@@ -37,6 +37,7 @@ import { ensureModel, locateModel, objectOf, RelationChecker, userOf } from '@so
 import { startOpenFga, type TestOpenFga } from '@somagent/relations/testing/openfga.ts';
 import { sql } from 'kysely';
 import OpenAI from 'openai';
+import { startEmbeddings, type TestEmbeddings } from '../../embeddings/testing.ts';
 import { createBudgetHandlers } from '../budget-handlers.ts';
 import { budgetRoutes } from '../budget-routes.ts';
 import { createOpenAiHandlers } from '../openai-handlers.ts';
@@ -86,6 +87,7 @@ export class OpenAiWorld {
   openfga!: TestOpenFga;
   postgres!: TestPostgres;
   llama!: TestLlama;
+  embeddings!: TestEmbeddings;
   /** The way to the model, with its faults. */
   front!: Front;
   control!: ControlState;
@@ -119,7 +121,13 @@ export class OpenAiWorld {
     await this.spending?.flush();
     await Promise.all([this.control?.stop(), this.models?.close()]);
     await Promise.all([this.database?.destroy(), this.owner?.destroy()]);
-    await Promise.all([this.service?.stop(), this.openfga?.stop(), this.llama?.stop(), this.postgres?.stop()]);
+    await Promise.all([
+      this.service?.stop(),
+      this.openfga?.stop(),
+      this.llama?.stop(),
+      this.embeddings?.stop(),
+      this.postgres?.stop(),
+    ]);
     await rm(this.#folder, { recursive: true, force: true });
   }
 
@@ -269,18 +277,30 @@ export class OpenAiWorld {
     await run(join(slm, 'build-model.sh'), [model]);
     this.llama = await TestLlama.start(model);
     this.front = await this.llama.front();
+    this.embeddings = await startEmbeddings();
     const { caFile, credentialFile } = this.llama;
     const provider = {
       ...{ kind: 'openai', url: `${this.front.url}/v1`, caFile, credentialFile },
-      prices: { tiny: prices, 'tiny-embed': prices },
+      prices: { tiny: prices },
       breaker: { threshold: 0.9, minimumRequests: 1000, window: 1000 },
     };
     this.models = createModels(
       parseModels({
-        providers: { llama: provider },
+        providers: {
+          llama: provider,
+          vectors: {
+            ...{ kind: 'openai', url: `${this.embeddings.url}/v1`, caFile: this.embeddings.caFile },
+            credentialFile: this.embeddings.tokenFile,
+            prices: { [this.embeddings.model]: prices },
+          },
+        },
         models: {
           'soma-tiny': { chain: [{ provider: 'llama', model: 'tiny' }], attempts: 1, maxTokens: 64 },
-          'soma-embed': { kind: 'embedding', chain: [{ provider: 'llama', model: 'tiny-embed' }], attempts: 1 },
+          'soma-embed': {
+            kind: 'embedding',
+            chain: [{ provider: 'vectors', model: this.embeddings.model }],
+            attempts: 1,
+          },
         },
       }),
       { log: this.log },
