@@ -78,7 +78,7 @@ const percentile = (values: readonly number[], share: number): number =>
   values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))] ?? 0;
 const round1 = (value: number): number => Math.round(value * 10) / 10;
 
-/** Stores all memories, eight at once. @returns memories a second */
+/** Stores all memories, four at once. @returns memories a second */
 async function fill(memories: Memories, all: readonly NewMemory[]): Promise<number> {
   const begun = performance.now();
   let next = 0;
@@ -89,7 +89,7 @@ async function fill(memories: Memories, all: readonly NewMemory[]): Promise<numb
       if (memory !== undefined) await memories.store(memory, by);
     }
   };
-  await Promise.all(Array.from({ length: 8 }, work));
+  await Promise.all(Array.from({ length: 4 }, work));
   return all.length / (since(begun) / 1000);
 }
 
