@@ -8,6 +8,7 @@ import { after, before, describe, it } from 'node:test';
 import { apiKeys } from './attacks/api-keys.ts';
 import { type Attack, bearer } from './attacks/attack.ts';
 import { wrongClaims, wrongTenants } from './attacks/issued.ts';
+import { budgetAttacks, chatAttacks } from './attacks/openai.ts';
 import { bodies, overrides, paths, smuggling, tooMuchHeader, values } from './attacks/requests.ts';
 import { forgedTokens, misplacedTokens, strayTokens } from './attacks/tokens.ts';
 import { bytesOf, exchange, type Victim } from './attacks/wire.ts';
@@ -29,6 +30,8 @@ const groups: Readonly<Record<string, readonly Attack[]>> = {
   'a body': bodies,
   'a path': paths,
   'a value': values,
+  'a request of a model': chatAttacks,
+  'a budget': budgetAttacks,
 };
 
 let world: World;
@@ -52,16 +55,18 @@ interface Service extends Victim {
 
 const gateway = (): Service => ({ origin: world.gateway, ca: world.ca, target: '/v1/sessions' });
 
-async function attack({ name, status, problem, request }: Attack, service = gateway()): Promise<void> {
+async function attack({ name, status, problem, openAi, request }: Attack, service = gateway()): Promise<void> {
   const wire = { target: service.target, ...(await request(world)) };
   remember(bytesOf(wire).toString('latin1'));
   const answer = await exchange(service, wire);
   assert.equal(answer.status, status, `${name}: ${answer.body}`);
   if (problem === null) return;
-  assert.equal(answer.headers.get('content-type'), 'application/problem+json', name);
+  const form = openAi ? 'application/json' : 'application/problem+json';
+  assert.equal(answer.headers.get('content-type'), form, name);
   if (wire.method === 'HEAD') return;
-  const body = JSON.parse(answer.body) as Record<string, unknown>;
-  assert.equal(body.type, `urn:somagent:problem:${problem}`, `${name}: ${answer.body}`);
+  const body = JSON.parse(answer.body) as { readonly type?: string; readonly error?: { readonly code: string } };
+  const said = openAi ? body.error?.code : body.type;
+  assert.equal(said, openAi ? problem : `urn:somagent:problem:${problem}`, `${name}: ${answer.body}`);
   assert.equal(answer.headers.get('access-control-allow-origin'), undefined);
   for (const secret of presented)
     assert.equal(answer.body.includes(secret), false, `${name}: the answer repeats a secret`);

@@ -21,6 +21,8 @@ export interface Attack {
   readonly status: number;
   /** Last part of the problem's type; null where the HTTP parser refuses, which speaks no JSON. */
   readonly problem: string | null;
+  /** The answer has the form of OpenAI's API, and `problem` is its code. @default false */
+  readonly openAi?: boolean;
   readonly request: (world: World) => WireRequest | Promise<WireRequest>;
 }
 
