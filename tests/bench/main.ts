@@ -11,6 +11,8 @@ const benchmarks = [
   { title: 'Turns of sessions', file: 'tests/bench/session.ts' },
   { title: 'Audit log', file: 'tests/bench/audit.ts' },
   { title: 'A governed request', file: 'tests/bench/governed.ts' },
+  { title: 'What the gateway adds to a model', file: 'tests/bench/chat.ts' },
+  { title: 'Budgets', file: 'tests/bench/budget.ts' },
   { title: 'Workers and replicas under a load that comes and goes', file: 'tests/bench/scaling.ts' },
   { title: 'Memory of the platform', file: 'tests/bench/memory.ts' },
   { title: 'Bridge and render 2,000 objects', file: 'components/bridge/benchmark.ts' },
