@@ -1,5 +1,7 @@
+export { Analytics, type AnalyticsProps } from './analytics/index.ts';
 export { Audit, type AuditProps, AuditWitness, type AuditWitnessProps } from './audit/index.ts';
 export { Bootstrap, type BootstrapProps } from './bootstrap/index.ts';
+export { ClickHouse, type ClickHouseProps, type ClickHouseRenderer, type ClickHouseUser } from './clickhouse/index.ts';
 export {
   type ApiServerAddress,
   bytesOf,

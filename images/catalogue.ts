@@ -127,6 +127,10 @@ const definitions = {
     parent: 'openfga',
   },
   gateway: service('gateway', 'HTTP API of sessions'),
+  analytics: {
+    ...service('analytics', 'From Kafka into ClickHouse, reports, forecast', ['images/stage/python.ts']),
+    arguments: { ...uid, PYTHON: versions.python },
+  },
   audit: service('audit', 'Audit log, its API and its witness'),
   identity: service('identity', 'Tenants, people, keys, training mode, kill switch'),
   'memory-gateway': service('memory-gateway', 'Memory of agents'),
@@ -154,6 +158,12 @@ const definitions = {
     'somagent_embeddings',
     'Sentences to vectors, and the model all-MiniLM-L6-v2',
   ),
+  clickhouse: {
+    description: 'The engine of ClickHouse behind its HTTP protocol',
+    parent: 'base',
+    inputs: ['images/stage/clickhouse.ts', 'images/stage/python.ts', 'services/clickhouse-front/clickhouse_front'],
+    arguments: { ...uid, PYTHON: versions.python },
+  },
   'ray-slm': {
     description: 'Ray Serve, llama.cpp and the bundled model',
     parent: 'base',

@@ -1,6 +1,8 @@
+import { copyFileSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ImageName } from './catalogue.ts';
 import { stageApicurio } from './stage/apicurio.ts';
+import { stageClickHouse } from './stage/clickhouse.ts';
 import { stageDebian } from './stage/debian.ts';
 import { stageOwnProgram, stageTemporalSchema, stageTool } from './stage/go.ts';
 import { stageKafka } from './stage/kafka.ts';
@@ -25,6 +27,7 @@ export const stages: Partial<Record<ImageName, (stage: Stage) => Promise<void>>>
     await stageTool('temporal-server', stage);
     await stageTemporalSchema(join(stage.folder, 'schema'), stage);
   },
+  clickhouse: stageClickHouse,
   kafka: stageKafka,
   'schema-registry': stageApicurio,
   keycloak: stageKeycloak,
@@ -34,6 +37,13 @@ export const stages: Partial<Record<ImageName, (stage: Stage) => Promise<void>>>
     await stageTemporalSchema(join(stage.folder, 'app/schema/temporal'), stage);
   },
   gateway: (stage) => stageService('gateway', stage),
+  analytics: async (stage) => {
+    await stageService('analytics', stage);
+    await stagePython(stage);
+    const forecast = join(stage.folder, 'app/forecast');
+    mkdirSync(forecast);
+    copyFileSync(join(stage.repository, 'services/analytics/forecast/model.py'), join(forecast, 'model.py'));
+  },
   audit: (stage) => stageService('audit', stage),
   identity: (stage) => stageService('identity', stage),
   relations: (stage) => stageService('relations', stage),

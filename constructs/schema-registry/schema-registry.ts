@@ -6,7 +6,7 @@ import { bytesOf, type Resources } from '../core/quantity.ts';
 import { placeOf } from '../core/region-chart.ts';
 import type { SecretPlan } from '../core/secret-plan.ts';
 import { distinct } from '../core/validate.ts';
-import { JobWorkload, ServiceAddress, StatefulWorkload } from '../core/workload.ts';
+import { type Connectable, JobWorkload, ServiceAddress, StatefulWorkload } from '../core/workload.ts';
 import { javaOptions, serverEnvironment } from './server-environment.ts';
 
 const HTTPS = 8443;
@@ -72,6 +72,19 @@ export class SchemaRegistry extends Construct implements Endpoint {
     const server = this.#server(props, address);
     this.network = server.network;
     this.#schemas(props).node.addDependency(server);
+  }
+
+  /** What a service that reads schemas is wired to. */
+  reader(): Connectable {
+    return {
+      connect: (client) => {
+        client.allowTo(this.network, [HTTPS]);
+        return {
+          env: { SCHEMA_REGISTRY_URL: this.url, SCHEMA_REGISTRY_CA_FILE: '/secrets/ca/ca.crt' },
+          secrets: [{ path: '/secrets/ca', secret: this.#plan.authorityCertificate(client.namespace) }],
+        };
+      },
+    };
   }
 
   #identity(component: string) {

@@ -13,8 +13,8 @@ export interface ServerSettings {
 }
 
 /**
- * Environment of Apicurio Registry: HTTPS only; every request but health and version by a token of the region's own
- * key, checked in process; a database of its own in a file.
+ * Environment of Apicurio Registry: HTTPS only; every change by a token of the region's own key, checked in process; a
+ * database of its own in a file. Schemas are no secret: who the network admits may read them without a token.
  * Source: https://www.apicur.io/registry/docs/apicurio-registry/2.6.x/getting-started/assembly-configuring-the-registry.html
  */
 export function serverEnvironment({ host, port, certificateFolder, dataFolder }: ServerSettings) {
@@ -28,6 +28,7 @@ export function serverEnvironment({ host, port, certificateFolder, dataFolder }:
     QUARKUS_HTTP_SSL_PROTOCOLS: 'TLSv1.3',
     REGISTRY_AUTH_ENABLED: 'true',
     REGISTRY_AUTH_RBAC_ENABLED: 'true',
+    REGISTRY_AUTH_ANONYMOUS_READ_ACCESS_ENABLED: 'true',
     QUARKUS_OIDC_TOKEN_ISSUER: token.issuer,
     QUARKUS_OIDC_TOKEN_AUDIENCE: token.audience,
     QUARKUS_OIDC_ROLES_ROLE_CLAIM_PATH: 'groups',

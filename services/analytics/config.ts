@@ -46,7 +46,7 @@ export const serveSchema = z.object({
   CLICKHOUSE_READER_CREDENTIALS_DIR: text(
     'the directory with the files username and password of the user who may only select',
   ),
-  PYTHON: text('the Python that has the packages of forecast/requirements.txt').default('python3'),
+  PYTHON: text('the Python that has the packages of images/analytics/requirements.txt').default('python3'),
   FORECAST_PROGRAM: text('the file forecast/model.py').default('/app/forecast/model.py'),
   FORECAST_MINUTES: count('minutes between two forecasts').default(60),
 });

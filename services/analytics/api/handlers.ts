@@ -32,7 +32,10 @@ export function rangeOf({ from, to, step = 3600, by }: Asked, now = new Date()):
   const length = end.getTime() - begin.getTime();
   if (length <= 0) throw new Problem('invalid-request', `from is ${begin.toISOString()}; it must lie before to`);
   if (length > (retentionDays + 1) * dayMs) {
-    throw new Problem('invalid-request', `from lies ${Math.ceil(length / dayMs)} days before to; ${retentionDays} are kept`);
+    throw new Problem(
+      'invalid-request',
+      `from lies ${Math.ceil(length / dayMs)} days before to; ${retentionDays} are kept`,
+    );
   }
   if (length / 1000 / step > mostBuckets) {
     const least = Math.ceil(length / 1000 / mostBuckets);

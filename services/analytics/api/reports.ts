@@ -104,9 +104,7 @@ export class Reports {
   /** The newest forecast of the hours to come. */
   forecast(scope: Scope, hours: number, now: Date) {
     const to = new Date(now.getTime() + hours * 3600_000);
-    return this.#warehouse.rows<
-      Bucket & { expected: number; low: number; high: number; accuracy: number | null }
-    >(
+    return this.#warehouse.rows<Bucket & { expected: number; low: number; high: number; accuracy: number | null }>(
       `select toString(hour, 'UTC') as time, tenant as group, expected, low, high, accuracy from ${database}.forecast final
       where ${admitted} and ${within('toDateTime64(hour, 3)')} order by hour, tenant limit 10000`,
       { ...scopeParameters(scope), from: seconds(now), to: seconds(to) },

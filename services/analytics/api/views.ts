@@ -28,5 +28,4 @@ export const groupings = {
 } as const satisfies Readonly<Record<string, readonly [Grouping, ...Grouping[]]>>;
 
 /** The column of a grouping; everything in one group where there is none. */
-export const columnOf = (grouping: Grouping | undefined): string =>
-  grouping === undefined ? "''" : columns[grouping];
+export const columnOf = (grouping: Grouping | undefined): string => (grouping === undefined ? "''" : columns[grouping]);

@@ -12,7 +12,10 @@ const local = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
 /** A Python with exactly the pinned packages, made once. */
 export const preparedPython = (): string => {
-  const venv = execFileSync(local('../../slm/scripts/venv.sh'), ['analytics-forecast', local('requirements.txt')]);
+  const venv = execFileSync(local('../../slm/scripts/venv.sh'), [
+    'analytics-forecast',
+    local('../../../images/analytics/requirements.txt'),
+  ]);
   return `${venv.toString().trim()}/bin/python`;
 };
 

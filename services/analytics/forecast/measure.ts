@@ -32,7 +32,8 @@ export async function measure(program: ModelProgram, profile: LoadProfile, seed:
   });
   return [...odd].map(([tenant, { hours }]) => {
     const [forecast, search] = [forecasts[tenant], found[tenant]];
-    if (!forecast || 'problem' in forecast || !search || 'problem' in search) throw new Error(`no answer for ${tenant}`);
+    if (!forecast || 'problem' in forecast || !search || 'problem' in search)
+      throw new Error(`no answer for ${tenant}`);
     const hits = search.anomalies.filter(([hour]) => hours.has(hour)).length;
     return {
       tenant,

@@ -36,7 +36,11 @@ export class Classifier {
     const letter = (reason: string) => letterOf(message, reason);
     const outcome = await this.#read(message);
     if (typeof outcome === 'string') return { offset, reason: outcome, letter };
-    const row = { ...eventRow(message.topic as IngestedTopic, outcome as never), partition: message.partition, offset: Number(offset) };
+    const row = {
+      ...eventRow(message.topic as IngestedTopic, outcome as never),
+      partition: message.partition,
+      offset: Number(offset),
+    };
     // With its row: a message that was young enough when its cut was made may come again when it is not.
     const reason = this.#outsideTime(outcome.time);
     return reason === undefined ? { offset, row, letter } : { offset, row, reason, letter };

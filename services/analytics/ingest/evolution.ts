@@ -1,8 +1,8 @@
+import type { TopicName } from '@somagent/events';
+import { incompatibilities } from '@somagent/events/compatibility.ts';
 import { findContract, subjectOf } from '@somagent/events/contracts.ts';
 import { envelopeOf } from '@somagent/events/envelope.ts';
-import { incompatibilities } from '@somagent/events/compatibility.ts';
 import type { JsonSchema } from '@somagent/events/json-schema.ts';
-import type { TopicName } from '@somagent/events';
 import { httpsUrl, messageOf, text } from '@somagent/kit';
 import { z } from 'zod';
 

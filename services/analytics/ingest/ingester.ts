@@ -83,7 +83,10 @@ export class Ingester {
     const failed = done.find(({ status }) => status === 'rejected');
     if (failed?.status === 'rejected') throw failed.reason;
     if (this.missed > missed) {
-      this.#options.log.error({ missed: this.missed }, 'messages were removed before they were read: raise the retention');
+      this.#options.log.error(
+        { missed: this.missed },
+        'messages were removed before they were read: raise the retention',
+      );
     }
     const rest = (this.#options.pace ?? 250) - (performance.now() - began);
     if (rest > 0) await sleep(rest, undefined, { signal: this.#stop.signal }).catch(() => undefined);

@@ -63,7 +63,8 @@ export class Journal {
       `select ${columns} from ${database}.cut where ${where} and cut.first = {first:UInt64} order by at limit 1`,
       { topic: place.topic, partition: place.partition, first: String(first) },
     );
-    if (made === undefined) throw new Error(`the cut of ${placeName(place)} at ${first} is not there after it was made`);
+    if (made === undefined)
+      throw new Error(`the cut of ${placeName(place)} at ${first} is not there after it was made`);
     return cutOf(made);
   }
 

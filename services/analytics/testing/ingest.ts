@@ -1,5 +1,4 @@
-import { createLogger, readConfig } from '@somagent/kit';
-import { fetchTrusting } from '@somagent/kit';
+import { createLogger, fetchTrusting, readConfig } from '@somagent/kit';
 import { z } from 'zod';
 import { ingestVariables } from '../config.ts';
 import { registrySchemas } from '../ingest/evolution.ts';

@@ -1,4 +1,4 @@
-import { type TestClickHouse, startClickHouse } from '@somagent/clickhouse-front/testing.ts';
+import { startClickHouse, type TestClickHouse } from '@somagent/clickhouse-front/testing.ts';
 import { createLogger } from '@somagent/kit';
 import { migrateWarehouse } from '../warehouse/migrator.ts';
 import { type ClickHouseConfig, Warehouse } from '../warehouse/warehouse.ts';

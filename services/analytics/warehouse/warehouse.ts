@@ -48,10 +48,7 @@ export class Warehouse {
   }
 
   /** Rows that a statement gives. @throws ClickHouseError */
-  async rows<Found = Row>(
-    query: string,
-    parameters: Parameters = {},
-  ): Promise<readonly Found[]> {
+  async rows<Found = Row>(query: string, parameters: Parameters = {}): Promise<readonly Found[]> {
     const result = await this.#client.query({
       query,
       query_params: { ...parameters },
