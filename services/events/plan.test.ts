@@ -32,6 +32,7 @@ test('the grants of a service are exactly its topics and its own group', () => {
     'read topic audit.identity',
     'read topic audit.session',
     'read topic audit.control',
+    'read topic audit.memory',
     'read topic verdict.decisions',
     'read group audit',
   ]);

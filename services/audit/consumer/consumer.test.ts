@@ -82,6 +82,7 @@ test('the audited topics are those that the service may read', () => {
   assert.deepEqual([...auditedTopics].sort(), [
     'audit.control',
     'audit.identity',
+    'audit.memory',
     'audit.session',
     'verdict.decisions',
   ]);
