@@ -17,7 +17,9 @@ export async function stagePython({ folder, log }: Stage): Promise<void> {
     .update(readFileSync(requirements))
     .digest('hex')
     .slice(0, 16);
-  const platforms = ['manylinux2014_x86_64', 'manylinux_2_17_x86_64', 'manylinux_2_28_x86_64'];
+  const platforms = ['manylinux2014', 'manylinux_2_17', 'manylinux_2_27', 'manylinux_2_28'].map(
+    (each) => `${each}_x86_64`,
+  );
   const installed = await cached('python', key, async (path) => {
     const args = ['-m', 'pip', 'install', '--quiet', '--require-hashes', '--no-deps', '--no-compile', '--target', path];
     const target = ['--implementation', 'cp', '--python-version', versions.python];
