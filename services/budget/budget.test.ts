@@ -156,6 +156,22 @@ test('what is settled counts, what was reserved beyond it is free again, and no 
   assert.deepEqual(await told(request.requestId), ['completed']);
 });
 
+test('a request waits for one that has reserved and not yet committed, and sees what it took', async () => {
+  const tenant = newTenant();
+  await put(tenant, { tokens: 100 });
+  let second: ReturnType<typeof take> | undefined;
+  await database
+    .of(tenant)
+    .transaction()
+    .execute(async (rows) => {
+      assert.equal((await reserve(rows, asking(tenant, 60))).granted, true);
+      second = take(asking(tenant, 60));
+      assert.equal(await Promise.race([second, sleep(200, 'waits')]), 'waits');
+    });
+  const answer = await second;
+  assert.deepEqual([answer?.granted, answer && 'used' in answer && answer.used], [false, 60]);
+});
+
 test('money stops as tokens do', async () => {
   const tenant = newTenant();
   await put(tenant, { costMicros: 500 });
@@ -397,7 +413,7 @@ test('no number of requests at once exceeds any budget, whichever way they end',
           assert.equal(Number(used), counted[scope], `${scope} counts what was settled`);
       },
     ),
-    { numRuns: 25 },
+    { numRuns: 25, endOnFailure: true },
   );
   await sleep(1100);
   await returnExpired(owner.platform);
