@@ -143,7 +143,8 @@ async function attempt(
     );
     // The last text is stored with the end of the turn: one wait for the replicas less.
     const noted = recalled.note.state === 'off' ? {} : { recall: recalled.note };
-    return { ...generation, ...noted, tail: await batch.end() };
+    const done = { ...generation, ...noted, tail: await batch.end() };
+    return await stored(store, input, number, done);
   } catch (error) {
     await batch.abandon();
     throw await failureOf(dependencies, input, begun, run, error);
@@ -175,6 +176,27 @@ const ended = (startedAt: number): Generation => ({
   firstToken: null,
   model: 0,
 });
+
+/**
+ * Stores the end of the turn at once: whoever follows the session has it before Temporal has heard of it. Should the
+ * database be away, the workflow stores it, and does so for hours.
+ */
+async function stored(
+  store: SessionStore,
+  input: GenerateInput,
+  attempt: number,
+  generation: Generation,
+): Promise<Generation> {
+  const { tenant, sessionId, turn, by, team } = input;
+  const told = { ...(by && { by }), ...(team !== undefined && { team }) };
+  const end = { tenant, sessionId, turn, attempt, generation, status: generation.outcome, error: null, ...told };
+  try {
+    return { ...generation, stored: await store.finishTurn(end), answer: '', tail: '' };
+  } catch (error) {
+    if (error instanceof Superseded) throw error;
+    return generation;
+  }
+}
 
 /** Runs a generation in its budgets: room for the most that it can use before, what it has used after. */
 async function budgeted(

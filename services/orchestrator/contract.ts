@@ -240,6 +240,11 @@ export interface Generation {
   readonly model: number;
   /** What the model used. @default the tokens of `usage` */
   readonly used?: ModelUse;
+  /**
+   * The turn as the generation has stored its end; `answer` and `tail` are empty then. Absent when the database was away,
+   * and from an older version: the workflow stores it.
+   */
+  readonly stored?: Turn;
 }
 
 /** What the end of a turn is stored from. */
@@ -256,6 +261,8 @@ export interface FinishInput {
   readonly failure?: string;
   /** See {@link GenerateInput.team}. */
   readonly team?: string;
+  /** The attempt that it is the end of: nothing is stored when a newer one has begun. @default whichever was the newest */
+  readonly attempt?: number;
 }
 
 /** What the end of a session is stored from. */

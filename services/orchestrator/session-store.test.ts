@@ -156,6 +156,23 @@ describe('what the orchestrator stores, and the events that it owes', () => {
     });
   }
 
+  it('an attempt that a newer one has followed ends nothing', async () => {
+    const key = await openSession();
+    const turn = turnOf();
+    await begin(key, turn, 1);
+    await begin(key, turn, 2);
+    await summary();
+    await assert.rejects(store.finishTurn({ ...finished(key, turn), attempt: 1 }), { name: 'Superseded' });
+    assert.deepEqual(await summary(), []);
+    assert.equal((await store.finishTurn({ ...finished(key, turn), attempt: 2 })).status, 'completed');
+    assert.equal(
+      (await store.finishTurn({ ...finished(key, turn), attempt: 1 })).status,
+      'completed',
+      'it keeps its end',
+    );
+    assert.equal((await summary()).length, 2);
+  });
+
   it('owes nothing of a turn in a session that is not there', async () => {
     await assert.rejects(begin({ tenant: 'acme', sessionId: randomUUID() }, turnOf(), 1));
     assert.deepEqual(await summary(), []);

@@ -170,6 +170,7 @@ export class SessionStore {
   /**
    * Stores the end of a turn together with the last of its text; a turn that has ended keeps its first end. One that
    * was cancelled while it waited has no row yet.
+   * @throws Superseded when a newer attempt than that of the input has begun
    */
   async finishTurn(input: FinishInput): Promise<Turn> {
     const { generation, status, error, turn } = input;
@@ -185,7 +186,7 @@ export class SessionStore {
         on conflict (tenant, session_id, id) do update
         set answer = excluded.answer, status = excluded.status, error = excluded.error, usage = excluded.usage,
           timings = excluded.timings, completed_at = excluded.completed_at
-        where turn.status = 'running'
+        where turn.status = 'running' and turn.attempt <= coalesce(${input.attempt ?? null}::integer, turn.attempt)
         returning ${columns}
       ), news as (
         select 1 as place, 'turn.token' as type, jsonb_build_object('text', ${tail}::text) as data
@@ -202,7 +203,10 @@ export class SessionStore {
       ), outgoing as (${outboxInsert(endedEvents(input, timings), sql`exists (select 1 from ended)`)})
       select ended.*, ${notice(input, sql`last_seq`)} from ended, counter`.execute(this.#db.of(input.tenant));
     const [row] = rows;
-    return row === undefined ? this.#ended(input, turn.turnId) : turnOf(row);
+    if (row !== undefined) return turnOf(row);
+    const ended = await this.#ended(input, turn.turnId);
+    if (ended.status === 'running') throw new Superseded(turn.turnId, input.attempt ?? 0);
+    return ended;
   }
 
   /** Stores that the session has ended, once. */

@@ -219,9 +219,10 @@ class Session {
     const { tenant, sessionId } = this.#input;
     const end = await this.#generate(turn);
     const by = turn.by ?? this.#creator();
-    const stored = await store((activities) =>
-      activities.finishTurn({ tenant, sessionId, turn, by, ...end, ...this.#team() }),
-    );
+    // The generation has stored it, unless the database was away; one of an older version never does.
+    const stored =
+      end.generation?.stored ??
+      (await store((activities) => activities.finishTurn({ tenant, sessionId, turn, by, ...end, ...this.#team() })));
     this.#turns = Math.max(this.#turns, stored.number);
     this.#rememberLater(turn.turnId, by, end);
     return stored;
