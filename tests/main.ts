@@ -47,6 +47,7 @@ const suites: readonly Suite[] = [
   { name: 'forward', command: goTests, cwd: 'cluster/forward', count: goTest },
   { name: 'network-policy', command: goTests, cwd: 'cluster/network-policy', count: goTest },
   { name: 'slm', command: ['bash', 'services/slm/test.sh'], count: pytest },
+  { name: 'embeddings', command: ['bash', 'services/embeddings/test.sh'], count: pytest },
   { name: 'platform', command: ['npm', 'run', '--silent', 'test:platform'], count: nodeTest, failedFiles },
 ];
 

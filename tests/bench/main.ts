@@ -14,6 +14,7 @@ const benchmarks = [
   { title: 'What the gateway adds to a model', file: 'tests/bench/chat.ts' },
   { title: 'Budgets', file: 'tests/bench/budget.ts' },
   { title: 'Workers and replicas under a load that comes and goes', file: 'tests/bench/scaling.ts' },
+  { title: 'Vectors and embeddings', file: 'tests/bench/vectors.ts' },
   { title: 'Memory of the platform', file: 'tests/bench/memory.ts' },
   { title: 'Bridge and render 2,000 objects', file: 'components/bridge/benchmark.ts' },
 ];

@@ -30,6 +30,8 @@ QUIET_SECONDS = 5.0
 BUSY_SECONDS = 30.0
 """Optimization starts after so long a pause, or, where there is none, so long after the first write that asks for it."""
 PURGE_SECONDS = 10.0
+PURGE_REST = 10
+"""After an optimization the next purge waits so many times as long as that took: rewriting must not become the work."""
 
 Result = TypeVar("Result")
 
@@ -72,6 +74,7 @@ class Collection:
         self._written_at = 0.0
         self._optimize_since = 0.0
         self._purge = False
+        self._purge_not_before = 0.0
         self._closed = False
 
     @staticmethod
@@ -269,13 +272,14 @@ class Collection:
             return False
         if self._optimization_due(self._shard.info()):
             return True
-        self._optimize_since = 0.0
+        if not self._purge:
+            self._optimize_since = 0.0
         return False
 
     def _optimization_due(self, info: edge.ShardInfo) -> bool:
         if not self._optimize_since:
             return False
-        if self._purge:
+        if self._purge and time.monotonic() >= self._purge_not_before:
             return True
         threshold = self.schema.optimizers["indexing_threshold"] * 1024
         width = max((params["size"] * 4 for params in self.schema.dense.values()), default=0)
@@ -303,11 +307,13 @@ class Collection:
             self.optimizer_error = None
         except (QdrantError, OSError) as error:
             self.optimizer_error = str(error)
-            self._optimize_since, self._purge = started, self._purge or purge
+            self._optimize_since, self._purge = time.monotonic(), self._purge or purge
             self._written_at = time.monotonic()
         finally:
             self._pending = None
-            remove(copy)
+            now = time.monotonic()
+            self._purge_not_before = now + PURGE_REST * (now - started)
+            await asyncio.to_thread(remove, copy)
 
     async def _build(self, copy: Path, purge: bool) -> None:
         command = ["-m", "somagent_vectors.optimize", str(copy), "purge" if purge else "keep"]
