@@ -159,6 +159,8 @@ test('what is settled counts, what was reserved beyond it is free again, and no 
 test('a request waits for one that has reserved and not yet committed, and sees what it took', async () => {
   const tenant = newTenant();
   await put(tenant, { tokens: 100 });
+  // From now on its use is a row.
+  await take(asking(tenant, 0));
   let second: ReturnType<typeof take> | undefined;
   await database
     .of(tenant)
