@@ -8,6 +8,7 @@ import { waitFor } from '@somagent/bootstrap/wait.ts';
 import { type GovernedServer, serveGoverned, TokenVerifier, type VerdictRecord } from '@somagent/governance';
 import { type ControlSnapshot, ControlView, WorkloadVerifier } from '@somagent/kit';
 import { startTestPolicy } from '@somagent/policies/testing.ts';
+import type { PolicyEngine } from '@somagent/policy';
 import { ensureModel, type ModelLocation, RelationChecker, type Tuple } from '@somagent/relations';
 import { startOpenFga, type TestOpenFga } from '@somagent/relations/testing/openfga.ts';
 import { createLocalJWKSet, exportJWK, generateKeyPair, SignJWT } from 'jose';
@@ -41,6 +42,8 @@ export interface TestMemoryService {
   readonly indexer: Indexer;
   readonly openfga: TestOpenFga;
   readonly verdicts: VerdictRecord[];
+  /** The policy that it asks: the real corpus. */
+  readonly policy: PolicyEngine;
   readonly url: string;
   /** Authority of the service's certificate. */
   readonly caFile: string;
@@ -114,6 +117,7 @@ export async function startMemoryService(summarizer: Pick<Summarizer, 'summarize
     indexer,
     openfga,
     verdicts,
+    policy,
     url: `https://127.0.0.1:${server.port}`,
     caFile: join(folder, 'ca.crt'),
     control: (changed) => {
