@@ -124,6 +124,7 @@ class Api:
                 self._metrics.refused.inc()
             await response.error(error, self._engine.version, query_id)
         except Disconnected:
+            # NETWORK_ERROR, for the metrics: nobody reads an answer.
             outcome = 210
         except Exception as error:
             outcome = 1001

@@ -11,16 +11,16 @@ _NAMES = {
     36: "BAD_ARGUMENTS",
     48: "NOT_IMPLEMENTED",
     62: "SYNTAX_ERROR",
+    73: "UNKNOWN_FORMAT",
     81: "UNKNOWN_DATABASE",
     89: "UNKNOWN_COMPRESSION_METHOD",
     115: "UNKNOWN_SETTING",
     161: "QUERY_IS_TOO_LARGE",
     164: "READONLY",
     202: "TOO_MANY_SIMULTANEOUS_QUERIES",
-    210: "NETWORK_ERROR",
     236: "ABORTED",
     271: "CANNOT_DECOMPRESS",
-    394: "QUERY_WAS_CANCELLED",
+    396: "TOO_MANY_ROWS_OR_BYTES",
     497: "ACCESS_DENIED",
     516: "AUTHENTICATION_FAILED",
     1001: "STD_EXCEPTION",
@@ -53,8 +53,8 @@ class ClickHouseError(Exception):
     """An error as ClickHouse's server would report it: `code` is its number, `text` what the client reads."""
 
     def __init__(self, code: int, message: str) -> None:
-        name = _NAMES.get(code)
-        super().__init__(f"Code: {code}. DB::Exception: {message}" + (f" ({name})" if name else ""))
+        # Clients take the name for a part of every error.
+        super().__init__(f"Code: {code}. DB::Exception: {message} ({_NAMES[code]})")
         self.code = code
 
     @property
