@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import createClient, { type Client } from 'openapi-fetch';
+import type { paths as AnalyticsPaths } from './generated/analytics.ts';
 import type { paths as AuditPaths } from './generated/audit.ts';
 import type { paths as GatewayPaths } from './generated/gateway.ts';
 import type { paths as IdentityPaths } from './generated/identity.ts';
@@ -25,6 +26,9 @@ export const identityClient = (options: ClientOptions): Client<IdentityPaths> =>
 
 /** The API of the audit log and the verdicts, typed by its declared routes. */
 export const auditClient = (options: ClientOptions): Client<AuditPaths> => clientOf<AuditPaths>(options);
+
+/** The API of reports, forecast and anomalies, typed by its declared routes. */
+export const analyticsClient = (options: ClientOptions): Client<AnalyticsPaths> => clientOf<AnalyticsPaths>(options);
 
 /** The API of training mode: approvals, runs, promotion; typed by its declared routes. */
 export const trainingClient = (options: ClientOptions): Client<TrainingPaths> => clientOf<TrainingPaths>(options);

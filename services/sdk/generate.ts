@@ -4,6 +4,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { routes as analytics } from '@somagent/analytics/api/routes.ts';
 import { routes as audit } from '@somagent/audit/api/routes.ts';
 import { routes as gateway } from '@somagent/gateway/routes.ts';
 import type { DeclaredRoute } from '@somagent/governance';
@@ -15,6 +16,7 @@ import openapiTS, { astToString } from 'openapi-typescript';
 
 /** The services that have an API, with their declared routes. */
 export const apis: Readonly<Record<string, Readonly<Record<string, DeclaredRoute>>>> = {
+  analytics,
   audit,
   gateway,
   identity,

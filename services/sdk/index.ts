@@ -1,4 +1,5 @@
 export {
+  analyticsClient,
   auditClient,
   type ClientOptions,
   dataOf,
