@@ -69,6 +69,7 @@ export {
   workloadAudience,
   workloadTokenPath,
 } from './core/index.ts';
+export { Embeddings, type EmbeddingsProps } from './embeddings/index.ts';
 export { type EmbeddingsServer, Gateway, type GatewayProps } from './gateway/index.ts';
 export { Identity, type IdentityProps, identityLogoutUrl } from './identity/index.ts';
 export {

@@ -1,6 +1,7 @@
 import { App, type Chart } from 'cdk8s';
 import {
   Bootstrap,
+  Embeddings,
   Gateway,
   Identity,
   Kafka,
@@ -13,6 +14,7 @@ import {
   Policy,
   Postgres,
   policyBucket,
+  Qdrant,
   RegionChart,
   RegionNamespaces,
   Relations,
@@ -212,6 +214,8 @@ export function wholeRegion(region: TestRegion, suffix = ''): void {
   schemaRegistryOf(region, `schema-registry${suffix}`);
   const keycloak = keycloakOf(region, postgres, `keycloak${suffix}`);
   const slm = slmOf(region, `slm${suffix}`);
+  new Qdrant(region.chart('data'), `qdrant${suffix}`, { image: image('qdrant'), plan: region.plan });
+  new Embeddings(region.chart('runtime'), `embeddings${suffix}`, { image: image('embeddings'), plan: region.plan });
   const sessions = postgres.database('sessions');
   const services = region.chart('services');
   const governance = governanceOf(region, postgres, keycloak, kafka, suffix);
