@@ -323,6 +323,37 @@ for (const { name, changes, path = `/v1/things/${thingId}`, init, bearer = token
   });
 }
 
+test('a route may take larger bodies and show every refusal in its own form', async () => {
+  const makeThing = declareRoute({
+    method: 'post',
+    path: '/v1/things',
+    operationId: 'makeThing',
+    capability: 'thing:create',
+    audit: 'write',
+    bodyLimit: 100_000,
+    showProblem: ({ type, field = null, status }, requestId) => Response.json({ type, field, requestId }, { status }),
+    request: body(z.object({ name: z.string() }).strict()),
+    responses: { 201: json(thing, 'The thing'), ...commonResponses },
+  });
+  const { ask, verdicts } = governed({ routes: { ...routes, makeThing } });
+  const named = (length: number) => {
+    const sent = JSON.stringify({ name: 'x'.repeat(length) });
+    return post(sent, { 'content-length': String(sent.length) });
+  };
+  assert.equal((await ask('/v1/things', named(80_000))).status, 201);
+  const refused = [
+    [await ask('/v1/things', named(100_000)), 413, 'body-too-large', null],
+    [await ask('/v1/things', named(1), null), 401, 'token-missing', null],
+    [await ask('/v1/things', post('{"name":1}', { 'content-length': '10' })), 400, 'invalid-request', 'name'],
+  ] as const;
+  for (const [answer, status, type, field] of refused) {
+    const { requestId } = answer.body;
+    assert.deepEqual([answer.status, answer.body], [status, { type, field, requestId }]);
+    assert.equal(verdicts.find((verdict) => verdict.requestId === requestId)?.status, status);
+  }
+  assert.equal((await ask('/v1/things/1')).body.type, 'urn:somagent:problem:invalid-request', 'others keep theirs');
+});
+
 test('while verdicts cannot be recorded, nothing is served', async () => {
   const { ask } = governed({ verdicts: { accepting: false, record: () => undefined } });
   assert.equal((await ask(`/v1/things/${thingId}`)).status, 503);
