@@ -214,7 +214,7 @@ export function wholeRegion(region: TestRegion, suffix = ''): void {
   schemaRegistryOf(region, `schema-registry${suffix}`);
   const keycloak = keycloakOf(region, postgres, `keycloak${suffix}`);
   const slm = slmOf(region, `slm${suffix}`);
-  new Qdrant(region.chart('data'), `qdrant${suffix}`, { image: image('qdrant'), plan: region.plan });
+  new Qdrant(region.chart('data'), `qdrant${suffix}`, { image: image('qdrant'), plan: region.plan, renderer: 'edge' });
   new Embeddings(region.chart('runtime'), `embeddings${suffix}`, { image: image('embeddings'), plan: region.plan });
   const sessions = postgres.database('sessions');
   const services = region.chart('services');
