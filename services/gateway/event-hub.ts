@@ -1,5 +1,5 @@
 import { connectionSettings, type Logger, messageOf, type PostgresConfig } from '@somagent/kit';
-import { eventChannel, parseNotice } from '@somagent/orchestrator/contract.ts';
+import { eventChannel, parseEndNotice, parseNotice, type TurnKey } from '@somagent/orchestrator/contract.ts';
 import pg from 'pg';
 
 /** Waits for news of one session. */
@@ -9,7 +9,8 @@ export interface Subscription {
   close(): void;
 }
 
-const keyOf = (tenant: string, sessionId: string) => `${tenant}/${sessionId}`;
+const keyOf = (tenant: string, sessionId: string, turnId?: string) =>
+  turnId === undefined ? `${tenant}/${sessionId}` : `${tenant}/${sessionId}/${turnId}`;
 
 /**
  * Tells the streams of this pod that a session has new events, over one connection that LISTENs. It carries no event:
@@ -58,7 +59,7 @@ export class EventHub {
     });
     this.#client = client;
     // Whatever was announced while nobody listened.
-    for (const waiters of this.#waiters.values()) for (const wake of waiters) wake();
+    for (const key of this.#waiters.keys()) this.#wake(key);
   }
 
   #startAgain(): void {
@@ -105,9 +106,35 @@ export class EventHub {
     };
   }
 
+  /**
+   * Resolves when the end of a turn is announced, or when the signal aborts. An announcement can be lost with the
+   * connection: whoever waits must have another way to learn of it.
+   */
+  async ended({ tenant, sessionId, turnId }: TurnKey, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return;
+    const key = keyOf(tenant, sessionId, turnId);
+    const waiters = this.#waiters.get(key) ?? new Set();
+    this.#waiters.set(key, waiters);
+    let wake = () => {};
+    await new Promise<void>((resolve) => {
+      wake = resolve;
+      waiters.add(wake);
+      signal.addEventListener('abort', wake, { once: true });
+    });
+    signal.removeEventListener('abort', wake);
+    waiters.delete(wake);
+    if (waiters.size === 0) this.#waiters.delete(key);
+  }
+
   #announce(payload: string): void {
+    const end = parseEndNotice(payload);
+    if (end !== undefined) this.#wake(keyOf(end.tenant, end.sessionId, end.turnId));
     const notice = parseNotice(payload);
     if (notice === undefined) return;
-    for (const wake of this.#waiters.get(keyOf(notice.tenant, notice.sessionId)) ?? []) wake();
+    this.#wake(keyOf(notice.tenant, notice.sessionId));
+  }
+
+  #wake(key: string): void {
+    for (const wake of this.#waiters.get(key) ?? []) wake();
   }
 }

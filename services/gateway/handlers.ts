@@ -19,7 +19,7 @@ type SessionRoutes = typeof sessionRoutes;
 
 /** The handlers of sessions. The tenant always comes from the token. */
 export function createHandlers(dependencies: HandlerDependencies): Pick<Handlers<SessionRoutes>, keyof SessionRoutes> {
-  const { reader, sessions, relations } = dependencies;
+  const { reader, sessions, relations, hub } = dependencies;
 
   const viewOf = async ({ tenant, sessionId }: SessionAddress): Promise<SessionView> => {
     const view = await reader.session(tenant, sessionId);
@@ -36,6 +36,22 @@ export function createHandlers(dependencies: HandlerDependencies): Pick<Handlers
     throw new Problem('unavailable', 'the session does not take turns at the moment: try again', {
       'retry-after': '2',
     });
+  };
+
+  /** The turn as soon as its end is stored: its workflow hears of it, and says so, some steps later. */
+  const soonest = async (address: SessionAddress, turnId: string, asked: Promise<Turn>): Promise<Turn> => {
+    const { tenant, sessionId } = address;
+    const answered = new AbortController();
+    const stored = async () => {
+      await hub.ended({ tenant, sessionId, turnId }, answered.signal);
+      const turn = answered.signal.aborted ? undefined : await reader.turn(tenant, sessionId, turnId);
+      return turn === undefined || turn.status === 'running' ? asked : turn;
+    };
+    try {
+      return await Promise.race([asked, stored().catch(() => asked)]);
+    } finally {
+      answered.abort();
+    }
   };
 
   const orStored = <Result>(call: Promise<Result>, stored: () => Promise<Result>): Promise<Result> =>
@@ -64,7 +80,8 @@ export function createHandlers(dependencies: HandlerDependencies): Pick<Handlers
         return context.json(await viewOf(address), 201);
       }
       const turnInput = turnOf(context, identifierFor(key, 'first-turn', sessionId), prompt);
-      const turn = await orStored(sessions.openWithTurn(start, turnInput), () => storedTurn(address, turnInput.turnId));
+      const asked = soonest(address, turnInput.turnId, sessions.openWithTurn(start, turnInput));
+      const turn = await orStored(asked, () => storedTurn(address, turnInput.turnId));
       requireSamePrompt(turn, prompt);
       return context.json({ ...(await viewOf(address)), turn }, 201);
     },
@@ -103,7 +120,8 @@ export function createHandlers(dependencies: HandlerDependencies): Pick<Handlers
         );
         return eventStream(context, dependencies, { ...address, after: 0, turnId: input.turnId, until: turnEnds });
       }
-      const turn = await orStored(sessions.turn(address, input), () => storedTurn(address, input.turnId));
+      const asked = soonest(address, input.turnId, sessions.turn(address, input));
+      const turn = await orStored(asked, () => storedTurn(address, input.turnId));
       requireSamePrompt(turn, prompt);
       if (turn.status === 'failed') throw new Problem(generationFailed, turn.error ?? 'the generation failed');
       return context.json(turn, 200);

@@ -138,13 +138,14 @@ async function attempt(
       prompt: input.turn.prompt,
       ...(shown !== undefined && { recalled: shown }),
     };
-    const generation = await budgeted(dependencies, input, request, (metered, costMicros) =>
+    const [generation, settled] = await budgeted(dependencies, input, request, (metered, costMicros) =>
       streamAnswer(metered, request, batch, { stop: stop.signal, run, costMicros }, startedAt),
     );
     // The last text is stored with the end of the turn: one wait for the replicas less.
     const noted = recalled.note.state === 'off' ? {} : { recall: recalled.note };
     const done = { ...generation, ...noted, tail: await batch.end() };
-    return await stored(store, input, number, done);
+    const [told] = await Promise.all([stored(store, input, number, done), settled]);
+    return told;
   } catch (error) {
     await batch.abandon();
     throw await failureOf(dependencies, input, begun, run, error);
@@ -198,20 +199,25 @@ async function stored(
   }
 }
 
-/** Runs a generation in its budgets: room for the most that it can use before, what it has used after. */
+/**
+ * Runs a generation in its budgets: room for the most that it can use before, what it has used after.
+ * @returns the generation, and the end of the reservation, which never fails
+ */
 async function budgeted(
   { model, budget }: ActivityDependencies,
   input: GenerateInput,
   request: ModelRequest,
   run: (metered: Meter, costMicros: number) => Promise<Generation>,
-): Promise<Generation> {
+): Promise<[Generation, Promise<void>]> {
   const most = model.estimate(request);
   const reservation = await budget.reserve(input, Context.current().info.attempt, most);
   const metered = new Meter(model, input);
   try {
-    return await run(metered, most.costMicros);
-  } finally {
+    const generation = await run(metered, most.costMicros);
+    return [generation, reservation.end(metered.used)];
+  } catch (error) {
     await reservation.end(metered.used);
+    throw error;
   }
 }
 

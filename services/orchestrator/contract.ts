@@ -174,6 +174,23 @@ export function parseNotice(payload: string): EventNotice | undefined {
   return { tenant, sessionId, seq: Number(seq) };
 }
 
+/** A turn that has ended. */
+export interface TurnKey {
+  readonly tenant: string;
+  readonly sessionId: string;
+  readonly turnId: string;
+}
+
+/** Payload on {@link eventChannel} beside the {@link EventNotice}: the end of a turn is stored. */
+export const endNoticeOf = ({ tenant, sessionId, turnId }: TurnKey): string => `ended/${tenant}/${sessionId}/${turnId}`;
+
+/** Reads {@link endNoticeOf}; undefined when the payload has another shape. */
+export function parseEndNotice(payload: string): TurnKey | undefined {
+  const [, tenant, sessionId, turnId] = /^ended\/([^/]+)\/([^/]+)\/([^/]+)$/.exec(payload) ?? [];
+  if (tenant === undefined || sessionId === undefined || turnId === undefined) return undefined;
+  return { tenant, sessionId, turnId };
+}
+
 /** Type of the failure of a generation that a budget has no room for. */
 export const budgetFailure = 'BudgetExceeded';
 

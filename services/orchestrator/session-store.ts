@@ -2,6 +2,7 @@ import { appendEvents, type OutboxEvent, outboxInsert, type TenantDatabase } fro
 import { sql } from 'kysely';
 import {
   type EndInput,
+  endNoticeOf,
   eventChannel,
   type FinishInput,
   type SessionInput,
@@ -201,7 +202,8 @@ export class SessionStore {
         select ${input.tenant}::text, ${input.sessionId}::uuid, last_seq - 2 + place, type, ${turn.turnId}::uuid, data
         from counter, news order by place returning seq
       ), outgoing as (${outboxInsert(endedEvents(input, timings), sql`exists (select 1 from ended)`)})
-      select ended.*, ${notice(input, sql`last_seq`)} from ended, counter`.execute(this.#db.of(input.tenant));
+      select ended.*, ${notice(input, sql`last_seq`)}, pg_notify(${eventChannel}, ${endNoticeOf({ ...input, turnId: turn.turnId })})
+      from ended, counter`.execute(this.#db.of(input.tenant));
     const [row] = rows;
     if (row !== undefined) return turnOf(row);
     const ended = await this.#ended(input, turn.turnId);
