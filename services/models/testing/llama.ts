@@ -33,7 +33,7 @@ export class TestLlama {
   }
 
   /** Starts the server and waits until it listens. @param model a GGUF file */
-  static async start(model: string): Promise<TestLlama> {
+  static async start(model: string, kind: 'chat' | 'embedding' = 'chat'): Promise<TestLlama> {
     const folder = await mkdtemp(join(tmpdir(), 'llama-'));
     const authority = await createAuthority('test authority');
     const names = { commonName: 'llama', dnsNames: ['localhost'], ipAddresses: ['127.0.0.1'] };
@@ -43,7 +43,7 @@ export class TestLlama {
     const args = ['slm-serve-venv', 'requirements-serve.txt', 'requirements-test.txt'];
     const { stdout } = await run('scripts/venv.sh', args, { cwd: slm });
     const python = join(stdout.trim(), 'bin/python');
-    const child = spawn(python, [program, model, join(folder, 'http.sock'), 'a key of this test'], {
+    const child = spawn(python, [program, model, join(folder, 'http.sock'), 'a key of this test', kind], {
       stdio: ['pipe', 'pipe', 'inherit'],
     });
     await Promise.race([once(child.stdout, 'data'), once(child, 'exit').then(ended)]);

@@ -1,10 +1,13 @@
-"""llama.cpp's own HTTP server with one model, on a socket; ends with its standard input."""
+"""llama.cpp's own HTTP server with one model, on a socket; ends with its standard input.
+
+usage: llama_server.py MODEL SOCKET KEY chat|embedding
+"""
 
 import sys
 
 import xllamacpp
 
-model, socket, key = sys.argv[1:]
+model, socket, key, kind = sys.argv[1:]
 parameters = xllamacpp.CommonParams()
 parameters.model.path = model
 parameters.n_ctx = 512
@@ -17,6 +20,9 @@ parameters.cache_ram_mib = 0
 parameters.verbosity = 1
 parameters.hostnames = [socket]
 parameters.api_keys = [key]
+if kind == "embedding":
+    parameters.embedding = True
+    parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
 server = xllamacpp.Server(parameters)
 print("ready", flush=True)
 sys.stdin.read()
