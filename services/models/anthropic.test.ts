@@ -131,7 +131,7 @@ for (const [fields, code, message] of refused) {
 }
 
 /**
- * Streams as Anthropic publishes them, to the letter.
+ * Streams as in Anthropic's documentation, shortened.
  * Source: https://platform.claude.com/docs/en/build-with-claude/streaming
  */
 const published = {
@@ -184,7 +184,7 @@ data: {"type": "error", "error": {"type": "overloaded_error", "message": "Overlo
 `,
 } as const;
 
-describe('the events that Anthropic publishes, over a real connection', () => {
+describe('the events that Anthropic documents, over a real connection', () => {
   const folder = mkdtempSync(join(tmpdir(), 'anthropic-'));
   let server: Server;
   let provider: AnthropicProvider;
