@@ -17,6 +17,7 @@ import {
   endWhenRenewed,
   KafkaProducer,
   messageOf,
+  type OutboxEvent,
   onShutdown,
   readConfig,
   startHealthServer,
@@ -24,7 +25,7 @@ import {
   temporalConnectionOptions,
 } from '@somagent/kit';
 import type { Database } from '@somagent/orchestrator/database.ts';
-import { createPolicyEngine } from '@somagent/policy';
+import { createPolicyEngine, policyRecords } from '@somagent/policy';
 import { relationCheckerOf } from '@somagent/relations';
 import { Client, Connection } from '@temporalio/client';
 import { sql } from 'kysely';
@@ -42,6 +43,7 @@ const log = createLogger({ service });
 /** What the gateway keeps open. */
 function connect(config: GatewayConfig) {
   const db = new TenantDatabase<Database>(createPool(config, log));
+  const spill = (events: readonly OutboxEvent[]) => appendEvents(db.untenanted, events);
   // Lazy, so that the gateway starts (not ready, and says why) also before Temporal does.
   const temporal = Connection.lazy(temporalConnectionOptions(config));
   const reader = new SessionReader(db);
@@ -55,10 +57,10 @@ function connect(config: GatewayConfig) {
     ...userTokens(config, log),
     apiKeys: new IdentityApiKeys({ ...identity, log }),
     control: new ControlState({ ...identity, log }),
-    policy: createPolicyEngine(config, { log }),
+    policy: createPolicyEngine(config, policyRecords({ service, store: spill, log })),
     relations: relationCheckerOf(config, { facts: sessionFacts(reader) }),
     quota: new PostgresQuota({ database: db, limits: limitsOf(service, config), log }),
-    verdicts: new KafkaVerdictSink({ producer: kafka, log, spill: (events) => appendEvents(db.untenanted, events) }),
+    verdicts: new KafkaVerdictSink({ producer: kafka, log, spill }),
     hub: new EventHub(config, log),
   };
 }

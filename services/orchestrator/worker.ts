@@ -12,7 +12,7 @@ import {
   temporalConnectionOptions,
   workloadToken,
 } from '@somagent/kit';
-import { createPolicyEngine } from '@somagent/policy';
+import { createPolicyEngine, policyRecords } from '@somagent/policy';
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from '@temporalio/worker';
 import { decodeJwt } from 'jose';
 import { sql } from 'kysely';
@@ -44,7 +44,10 @@ export async function runWorker(config: WorkerConfig, log: Logger, program: stri
   const db = openDatabase(createPool(config, log));
   const store = new SessionStore(db);
   const control = controlOf(config, log);
-  const engine = createPolicyEngine(config, { log });
+  const engine = createPolicyEngine(
+    config,
+    policyRecords({ service: 'orchestrator', store: (events) => store.record(null, events), log }),
+  );
   const kafka = new KafkaProducer(config, { clientId: 'orchestrator' });
   const relay = new OutboxRelay({ database: config, sink: kafka, log });
   const halts = new HaltSwitch({ control, log, record: (events) => store.record(null, events) });
