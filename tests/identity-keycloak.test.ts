@@ -40,7 +40,10 @@ describe('accounts in Keycloak', () => {
       keycloak = new Keycloak({
         url: server.url,
         realm: realm.name,
-        credentials: () => ({ clientId: 'somagent-identity', clientSecret: files.secret('somagent-identity') }),
+        credentials: () => ({
+          client_id: 'somagent-identity',
+          client_secret: files.secret('somagent-identity'),
+        }),
         clientScopes: ['somagent', 'somagent-gateway'],
       });
       tenants = new Tenants(ledger, database.database);

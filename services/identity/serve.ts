@@ -1,5 +1,4 @@
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { IssuerKeys, serveGoverned, TokenVerifier } from '@somagent/governance';
@@ -13,6 +12,7 @@ import {
   startHealthServer,
   TenantDatabase,
   WorkloadVerifier,
+  workloadToken,
 } from '@somagent/kit';
 import { KafkaProducer } from '@somagent/kit/kafka-producer.ts';
 import { appendEvents, type OutboxEvent } from '@somagent/kit/outbox.ts';
@@ -138,11 +138,14 @@ function partsOf(config: ServeConfig, db: Database, ledger: Ledger, log: Logger)
 function keycloakOf(config: ServeConfig): Keycloak {
   // The admin client takes no authority of its own.
   setDefaultCACertificates([...getCACertificates('default'), readFileSync(config.KEYCLOAK_CA_FILE, 'utf8')]);
-  const read = (name: string) => readFileSync(join(config.KEYCLOAK_CREDENTIALS_DIR, name), 'utf8').trim();
   return new Keycloak({
     url: config.KEYCLOAK_URL,
     realm: config.KEYCLOAK_REALM,
-    credentials: () => ({ clientId: read('username'), clientSecret: read('password') }),
+    // RFC 7523: the subject of the token says which client it is.
+    credentials: () => ({
+      client_assertion_type: 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer',
+      client_assertion: workloadToken(config.KEYCLOAK_TOKEN_FILE),
+    }),
     clientScopes: config.SERVICE_ACCOUNT_SCOPES,
   });
 }
