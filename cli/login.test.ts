@@ -10,13 +10,13 @@ import { after, before, describe, it } from 'node:test';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { Browser, type Page, signIn } from '@somagent/bootstrap/testing/browser.ts';
 import { startKeycloak, type TestKeycloak } from '@somagent/bootstrap/testing/keycloak.ts';
-import { RealmFiles } from '@somagent/bootstrap/testing/realm.ts';
+import { RealmFiles, withSecrets } from '@somagent/bootstrap/testing/realm.ts';
 import { createRemoteJWKSet, decodeJwt, jwtVerify } from 'jose';
 import { platformRealm } from '../stacks/realm.ts';
 import type { Login } from './login-store.ts';
 
 const main = join(import.meta.dirname, 'main.ts');
-const realm = platformRealm('dev', { tenants: ['acme', 'globex'], probeClients: false });
+const realm = withSecrets(platformRealm('dev', { tenants: ['acme', 'globex'], probeClients: false }));
 
 let keycloak: TestKeycloak;
 let files: RealmFiles;

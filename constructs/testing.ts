@@ -163,14 +163,18 @@ export function temporalOf(region: TestRegion, postgres: Postgres, id = 'tempora
 }
 
 /** A Keycloak with one realm of two clients on that Postgres. */
-export function keycloakOf(region: TestRegion, postgres: Postgres, id = 'keycloak'): Keycloak {
-  return new Keycloak(region.chart('identity'), id, {
+export function keycloakOf(region: TestRegion, postgres: Postgres, suffix = ''): Keycloak {
+  const workload = { plane: 'services' as const, serviceAccount: `identity${suffix}` };
+  return new Keycloak(region.chart('identity'), `keycloak${suffix}`, {
     image: image('keycloak'),
     bootstrapImage: image('bootstrap'),
     plan: region.plan,
     database: postgres.database('keycloak'),
     hostname: 'https://login.example.com',
-    realm: { name: 'somagent', clients: [{ clientId: 'acme-agent' }, { clientId: 'globex-agent' }] },
+    realm: {
+      name: 'somagent',
+      clients: [{ clientId: 'acme-agent' }, { clientId: 'globex-agent' }, { clientId: 'somagent-identity', workload }],
+    },
   });
 }
 
@@ -212,7 +216,7 @@ export function wholeRegion(region: TestRegion, suffix = ''): void {
   const temporal = temporalOf(region, postgres, `temporal${suffix}`);
   const kafka = kafkaOf(region, `kafka${suffix}`, servicesOnKafka);
   schemaRegistryOf(region, `schema-registry${suffix}`);
-  const keycloak = keycloakOf(region, postgres, `keycloak${suffix}`);
+  const keycloak = keycloakOf(region, postgres, suffix);
   const slm = slmOf(region, `slm${suffix}`);
   new Qdrant(region.chart('data'), `qdrant${suffix}`, { image: image('qdrant'), plan: region.plan, renderer: 'edge' });
   new Embeddings(region.chart('runtime'), `embeddings${suffix}`, { image: image('embeddings'), plan: region.plan });

@@ -102,6 +102,7 @@ function personaOf(tenant: string, persona: string, team: string): RealmClient {
 /** Users, groups and their sessions; clients, because the service account of a tenant is one. Nothing of the realm. */
 const identityService: RealmClient = {
   clientId: 'somagent-identity',
+  workload: { plane: 'services', serviceAccount: 'identity' },
   description: 'The identity service, on the realm itself',
   scopes: [],
   managementRoles: ['manage-clients', 'manage-users'],

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { startKeycloak, type TestKeycloak } from '@somagent/bootstrap/testing/keycloak.ts';
-import { administrator, RealmFiles } from '@somagent/bootstrap/testing/realm.ts';
+import { administrator, RealmFiles, withSecrets } from '@somagent/bootstrap/testing/realm.ts';
 import { Problem } from '@somagent/governance';
 import { Accounts } from '@somagent/identity/accounts.ts';
 import { Directory } from '@somagent/identity/directory.ts';
@@ -15,7 +15,7 @@ import { quiet, startIdentityDatabase, type TestIdentityDatabase } from '@somage
 import { decodeJwt } from 'jose';
 import { platformRealm } from '../stacks/realm.ts';
 
-const realm = platformRealm('dev', { tenants: ['acme', 'globex'], probeClients: false });
+const realm = withSecrets(platformRealm('dev', { tenants: ['acme', 'globex'], probeClients: false }));
 const anna: Origin = { actor: { kind: 'user', id: 'anna', client: 'somagent-cli' }, requestId: 'r-1' };
 
 describe('accounts in Keycloak', () => {
@@ -40,7 +40,10 @@ describe('accounts in Keycloak', () => {
       keycloak = new Keycloak({
         url: server.url,
         realm: realm.name,
-        credentials: () => ({ clientId: 'somagent-identity', clientSecret: files.secret('somagent-identity') }),
+        credentials: () => ({
+          client_id: 'somagent-identity',
+          client_secret: files.secret('somagent-identity'),
+        }),
         clientScopes: ['somagent', 'somagent-gateway'],
       });
       tenants = new Tenants(ledger, database.database);
@@ -51,8 +54,8 @@ describe('accounts in Keycloak', () => {
     { timeout: 600_000 },
   );
   after(async () => {
-    await database.stop();
-    await server.stop();
+    await database?.stop();
+    await server?.stop();
   });
 
   async function signIn(clientId: string, secret: string) {

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
+import { objectOf, userOf } from '@somagent/relations/tuples.ts';
 import { loginAs, logout, type Person } from './attacks/world.ts';
 import { get, kubectl } from './support/kubectl.ts';
 import { query } from './support/postgres.ts';
@@ -83,26 +84,57 @@ test('a team sees its own agents: their sessions, and no others', { timeout: 120
   }
 });
 
-test('relations: nothing differs from its sources, and what is planted is repaired', { timeout: 180_000 }, async () => {
+/** Asks OpenFGA past our services, from the one pod that may: what somebody with its key could do. */
+async function askOpenFga(path: string, body: object): Promise<{ status: number; body: Record<string, unknown> }> {
+  const text = await kubectl(...inRelations, '-e', pastUs, path, JSON.stringify(body));
+  return JSON.parse(text);
+}
+
+const inRelations = ['exec', '-n', services, 'deployment/relations', '--', 'node'];
+/** The key stays in its file; `{store}` of a path is the one store. */
+const pastUs = `
+const { OPENFGA_URL, OPENFGA_CA_FILE, OPENFGA_TOKEN_FILE } = process.env;
+const read = (file) => require('node:fs').readFileSync(file, 'utf8').trim();
+const headers = { authorization: 'Bearer ' + read(OPENFGA_TOKEN_FILE), 'content-type': 'application/json' };
+const ask = (path, body) => new Promise((resolve, reject) => {
+  const options = { method: body ? 'POST' : 'GET', ca: read(OPENFGA_CA_FILE), headers };
+  const request = require('node:https').request(OPENFGA_URL + path, options, (answer) => {
+    let text = '';
+    answer.on('data', (piece) => (text += piece)).on('end', () => resolve({ status: answer.statusCode, body: JSON.parse(text) }));
+  });
+  request.on('error', reject).end(body);
+});
+ask('/stores').then(({ body }) => ask(process.argv[1].replace('{store}', body.stores[0].id), process.argv[2]))
+  .then((answer) => console.log(JSON.stringify(answer)));`;
+
+test('relations: nothing differs from its sources, and what is planted past them is undone', {
+  timeout: 180_000,
+}, async (context) => {
   const reconcile = async (...options: string[]) => {
-    const args = [
-      'exec',
-      '-n',
-      services,
-      'deployment/relations',
-      '--',
-      'node',
-      '/app/main.js',
-      'reconcile',
-      ...options,
-    ];
-    const text = await kubectl(...args);
+    const text = await kubectl(...inRelations, '/app/main.js', 'reconcile', ...options);
     return JSON.parse(text.slice(text.indexOf('{\n'))) as { tuples: number; differences: string[] };
   };
   await reconcile();
   const clean = await reconcile('--report');
   assert.deepEqual(clean.differences, []);
   assert.ok(clean.tuples > 10, `${clean.tuples} tuples`);
+
+  const { body: opened } = await call<{ id: string }>('/v1/sessions', {
+    method: 'POST',
+    token: await tokenOf('acme-agent'),
+    body: {},
+  });
+  const intruder = { user: userOf({ tenant: 'globex', subject: 'intruder' }), relation: 'owner' };
+  const planted = { ...intruder, object: objectOf('session', 'acme', opened.id) };
+  const written = await askOpenFga('/stores/{store}/write', { writes: { tuple_keys: [planted] } });
+  assert.equal(written.status, 200, JSON.stringify(written.body));
+  const began = performance.now();
+  await eventually('the planted relation is gone', 60, async () => {
+    const { body } = await askOpenFga('/stores/{store}/read', { tuple_key: planted });
+    return Array.isArray(body.tuples) && body.tuples.length === 0 ? true : undefined;
+  });
+  context.diagnostic(`undone after ${Math.round(performance.now() - began)} ms`);
+  assert.deepEqual((await reconcile('--report')).differences, []);
 });
 
 /** Every table with a column `tenant`, and whether Postgres guards it. */

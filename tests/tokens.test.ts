@@ -4,7 +4,8 @@ import { createHmac, createPublicKey, generateKeyPairSync, sign } from 'node:cry
 import { before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { routes } from '@somagent/gateway/routes.ts';
-import { call, issuerKeys, tokenOf } from './support/session-api.ts';
+import { kubectl } from './support/kubectl.ts';
+import { address, call, issuerKeys, requestToken, tokenOf } from './support/session-api.ts';
 
 type Json = Record<string, unknown>;
 const encode = (value: Json): string => Buffer.from(JSON.stringify(value)).toString('base64url');
@@ -93,4 +94,35 @@ test('no declared route answers without a token', async () => {
     assert.equal(answer.status, 401, `${method} ${path}`);
     assert.equal(answer.body.type, 'urn:somagent:problem:token-missing');
   }
+});
+
+/** Signs in at Keycloak as a pod: with a token of the cluster for a ServiceAccount of our services. */
+async function signInAs(serviceAccount: string, audience: string): Promise<string> {
+  const assertion = await kubectl(
+    ...['create', 'token', serviceAccount, '-n', 'local-services', '--audience', audience, '--duration', '10m'],
+  );
+  const form = new URLSearchParams({
+    grant_type: 'client_credentials',
+    client_assertion_type: 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer',
+    client_assertion: assertion.trim(),
+  });
+  return outcomeOf(form);
+}
+
+/** Status of the answer, and Keycloak's word for the error. */
+async function outcomeOf(form: URLSearchParams): Promise<string> {
+  const { status, text } = await requestToken(form.toString());
+  return `${status} ${JSON.parse(text).error ?? 'token'}`;
+}
+
+test('Keycloak admits the pod of the identity service by its token for the realm, and nothing else', async () => {
+  const realm = address('SOMA_ISSUER_URL', 'issuerUrl');
+  const refused = /^40[01] (invalid_client|unauthorized_client)$/;
+  assert.equal(await signInAs('identity', realm), '200 token');
+  assert.match(await signInAs('identity', 'somagent-identity'), refused, 'a token for another server');
+  assert.match(await signInAs('gateway', realm), refused, 'a pod that is no client of the realm');
+  const secret = await outcomeOf(
+    new URLSearchParams({ grant_type: 'client_credentials', client_id: 'somagent-identity', client_secret: 'any' }),
+  );
+  assert.match(secret, refused, 'a secret, which it does not have');
 });

@@ -1,6 +1,6 @@
 import { AuditWitness, identityLogoutUrl, Keycloak, OpenFga, Policy } from '@somagent/constructs';
 import type { DataProducts } from './data-products.ts';
-import { reachable, volumes, type Wiring } from './products.ts';
+import { apiServer, reachable, volumes, type Wiring } from './products.ts';
 
 /** Who somebody is, and what they may do. */
 export interface IdentityProducts {
@@ -21,6 +21,7 @@ export function identityProducts({ charts, plan, args }: Wiring, data: DataProdu
     hostname: args.identityUrl,
     realm: args.realm,
     logoutUrl: identityLogoutUrl(plan.region),
+    ...apiServer(args),
     replicas: size.keycloakReplicas,
     ...reachable(args.identityUrl, args.identityNodePort),
   });

@@ -36,8 +36,10 @@ export interface FilesMount {
 
 /** A token that says which workload sends a request, good for one server only. */
 export interface WorkloadToken {
-  /** The service that it is shown to; its audience is `somagent-<target>`. */
+  /** The service that it is shown to. */
   readonly target: string;
+  /** What the service asks for as the audience. @default `somagent-<target>` */
+  readonly audience?: string;
 }
 
 /** How the kubelet asks whether a container lives or may get traffic. */
@@ -101,10 +103,11 @@ export interface PodProps {
   readonly workloadTokens?: readonly WorkloadToken[];
   /**
    * Lets the pod fetch the public keys of workload identities from the API server: a token for it and its authority
-   * below /var/run/secrets/somagent/kubernetes. Open the way with `network.allowToApiServer()`.
+   * below /var/run/secrets/somagent/kubernetes, or in the directory where a server of others looks for them. Open the
+   * way with `network.allowToApiServer()`.
    * @default false
    */
-  readonly verifiesWorkloads?: boolean;
+  readonly verifiesWorkloads?: boolean | { readonly directory: string };
   /** Further labels of the pods. @default none */
   readonly podLabels?: Readonly<Record<string, string>>;
   /** Seconds between SIGTERM and SIGKILL. @default 30 */
@@ -255,16 +258,18 @@ interface TokenVolume {
 
 /** A volume per token: the kubelet renews each on its own, and a reader sees no token for another server. */
 function tokenVolumes(props: PodProps): TokenVolume[] {
-  const targets = [
-    ...new Set((props.workloadTokens ?? []).map(({ target }) => dnsLabel('workloadTokens.target', target))),
-  ];
-  const volumes = targets.map((target) => tokenVolume(target, workloadAudience(target)));
-  return props.verifiesWorkloads ? [...volumes, tokenVolume('kubernetes')] : volumes;
+  const tokens = new Map((props.workloadTokens ?? []).map((token) => [token.target, token]));
+  const volumes = [...tokens.values()].map(({ target, audience = workloadAudience(target) }) =>
+    tokenVolume(`${TOKENS}/${dnsLabel('workloadTokens.target', target)}`, target, audience),
+  );
+  const { verifiesWorkloads = false } = props;
+  if (verifiesWorkloads === false) return volumes;
+  const directory = verifiesWorkloads === true ? `${TOKENS}/kubernetes` : verifiesWorkloads.directory;
+  return [...volumes, tokenVolume(directory, 'kubernetes')];
 }
 
 /** Without an audience the token is for the API server, whose authority is put beside it. */
-function tokenVolume(target: string, audience?: string): TokenVolume {
-  const mountPath = `${TOKENS}/${target}`;
+function tokenVolume(mountPath: string, target: string, audience?: string): TokenVolume {
   const token = {
     serviceAccountToken: { path: 'token', expirationSeconds: TOKEN_SECONDS, ...(audience && { audience }) },
   };

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DeploymentWorkload } from '../core/workload.ts';
-import { environmentOf, image, keycloakOf, type Manifest, mountsOf, postgresOf, TestRegion } from '../testing.ts';
+import { environmentOf, image, keycloakOf, type Manifest, postgresOf, TestRegion } from '../testing.ts';
 import { Identity, type IdentityProps, identityLogoutUrl } from './identity.ts';
 
 const server = (env: Record<string, string>) => ({ connect: () => ({ env, secrets: [] }) });
@@ -55,13 +55,21 @@ test('nobody else is on the list', () => {
   assert.equal(environmentOf(identity().region.find('Deployment', 'identity')).WORKLOAD_CALLERS, '');
 });
 
-test('it keeps accounts as a client of the realm with a secret of its own, and has no right on the Kubernetes API', () => {
+test('it keeps accounts as a client of the realm by the token of its pod, without a secret, and has no right on the Kubernetes API', () => {
   const { region } = identity();
   const object = region.find('Deployment', 'identity');
   const env = environmentOf(object);
   assert.equal(env.KEYCLOAK_URL, 'https://keycloak.north-identity.svc:8443');
   assert.equal(env.OIDC_ISSUER, 'https://login.example.com/realms/somagent');
-  assert.equal(mountsOf(object)['/secrets/keycloak-client'], 'keycloak-client-somagent-identity');
+  assert.equal(env.KEYCLOAK_TOKEN_FILE, '/var/run/secrets/somagent/keycloak/token');
+  const own = object.spec.template.spec.volumes.find(({ name }: Manifest) => name === 'token-keycloak');
+  assert.equal(own.projected.sources[0].serviceAccountToken.audience, 'https://login.example.com/realms/somagent');
+  assert.equal(object.spec.template.spec.serviceAccountName, 'identity');
+  const names = region.plan.close().secrets.map(({ name }) => name);
+  assert.deepEqual(
+    names.filter((name) => name === 'keycloak-client-somagent-identity'),
+    [],
+  );
   const roles = region.manifests().filter(({ kind }) => kind === 'Role' || kind === 'RoleBinding');
   assert.deepEqual(
     roles.filter(({ metadata }) => metadata.name === 'identity'),

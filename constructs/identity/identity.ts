@@ -83,7 +83,6 @@ export class Identity extends Construct implements Connectable, Endpoint {
     server.node.addDependency(migration);
     this.network = server.network;
     this.network.allowToApiServer(props.apiServer);
-    this.network.allowTo(props.keycloak.network, [props.keycloak.port]);
     // Logouts come the other way.
     props.keycloak.network.allowTo(this.network, [HTTPS]);
     if (props.exposure) this.network.allowFromAnywhere(HTTPS);
@@ -135,7 +134,12 @@ export class Identity extends Construct implements Connectable, Endpoint {
       name: this.#instance,
       image: props.image,
       command: ['node', '/app/main.js', 'serve'],
-      connections: [props.database, props.kafka, props.policy],
+      connections: [
+        props.database,
+        props.kafka,
+        props.policy,
+        { connect: (network) => props.keycloak.workloadClient(KEYCLOAK_CLIENT, network) },
+      ],
       env: this.#environment(props),
       ports: { https: HTTPS, health: HEALTH },
       secrets: [
@@ -147,7 +151,6 @@ export class Identity extends Construct implements Connectable, Endpoint {
             props,
           ),
         },
-        { path: '/secrets/keycloak-client', secret: props.keycloak.clientSecret(KEYCLOAK_CLIENT, namespace) },
         { path: '/secrets/ca', secret: props.plan.authorityCertificate(namespace) },
       ],
       scratch: { '/var/cache/policy': '16Mi' },
@@ -172,10 +175,6 @@ export class Identity extends Construct implements Connectable, Endpoint {
       OIDC_JWKS_URL: keycloak.jwksUrl,
       OIDC_CA_FILE: '/secrets/ca/ca.crt',
       OIDC_AUDIENCE: audience,
-      KEYCLOAK_URL: `https://${keycloak.host}:${keycloak.port}`,
-      KEYCLOAK_REALM: keycloak.realm,
-      KEYCLOAK_CREDENTIALS_DIR: '/secrets/keycloak-client',
-      KEYCLOAK_CA_FILE: '/secrets/ca/ca.crt',
       WORKLOAD_AUDIENCE: workloadAudience(TARGET),
       WORKLOAD_CALLERS: { late: () => [...this.#callers].sort().join(',') },
     };

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { PodNetwork } from '../core/pod-network.ts';
 import { environmentOf, image, keycloakOf, mountsOf, postgresOf, TestRegion } from '../testing.ts';
 import { Keycloak } from './keycloak.ts';
 
@@ -46,7 +47,11 @@ test('the realm Job gets the realm, the administrator and the secret of every cl
   const realm = region.find('ConfigMap', 'keycloak-realm');
   assert.deepEqual(JSON.parse(realm.data['plan.json']), {
     name: 'somagent',
-    clients: [{ clientId: 'acme-agent' }, { clientId: 'globex-agent' }],
+    clients: [
+      { clientId: 'acme-agent' },
+      { clientId: 'globex-agent' },
+      { clientId: 'somagent-identity', workload: { plane: 'services', serviceAccount: 'identity' } },
+    ],
   });
   assert.deepEqual(mountsOf(job), {
     '/secrets/ca': 'region-ca-cert',
@@ -55,6 +60,7 @@ test('the realm Job gets the realm, the administrator and the secret of every cl
     '/secrets/clients/globex-agent': 'keycloak-client-globex-agent',
     '/etc/soma': realm.metadata.name,
     '/tmp': 'scratch',
+    '/var/run/secrets/somagent/kubernetes': 'claim',
   });
   const client = region.plan.close().secrets.find(({ name }) => name === 'keycloak-client-acme-agent');
   assert.deepEqual(client?.namespaces, ['north-identity', 'north-services', 'north-system']);
@@ -126,4 +132,22 @@ test('it is published only when asked for', () => {
   assert.throws(() => make({ nodePort: 443 }, 'other'), {
     message: 'exposure.nodePort is 443; allowed: a whole number from 30000 to 32767. Use for instance 30000.',
   });
+});
+
+test('a pod signs in by a token for the realm only, of the ServiceAccount that the realm declares', () => {
+  const { region } = fixture();
+  const subjects = String(environmentOf(region.find('Job', 'keycloak-realm')).WORKLOAD_SUBJECTS);
+  assert.deepEqual(JSON.parse(subjects), { 'somagent-identity': 'system:serviceaccount:north-services:identity' });
+  const server = region.find('Deployment', 'keycloak').spec.template.spec;
+  const mounts = server.containers[0].volumeMounts.map(({ mountPath }: { mountPath: string }) => mountPath);
+  assert.ok(mounts.includes('/var/run/secrets/kubernetes.io/serviceaccount'), 'no token to fetch the keys with');
+  const stranger = fixture();
+  const network = new PodNetwork(stranger.region.chart('services'), 'other', {
+    ...{ product: 'other', instance: 'other', component: 'server', name: 'other' },
+  });
+  assert.throws(
+    () => stranger.keycloak.workloadClient('somagent-identity', network),
+    /realm\.clients\.somagent-identity\.workload is .*identity.*; allowed: system:serviceaccount:north-services:other/,
+  );
+  assert.throws(() => stranger.keycloak.workloadClient('acme-agent', network), /acme-agent\.workload is undefined/);
 });

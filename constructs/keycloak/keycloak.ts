@@ -1,12 +1,14 @@
 import { Construct } from 'constructs';
 import { ContentConfigMap } from '../core/content-config-map.ts';
 import { instanceName } from '../core/labels.ts';
-import type { Endpoint, PodNetwork } from '../core/pod-network.ts';
+import { workloadTokenPath } from '../core/pod.ts';
+import type { ApiServerAddress, Endpoint, PodNetwork } from '../core/pod-network.ts';
 import type { Resources } from '../core/quantity.ts';
-import { placeOf, planeNamespace } from '../core/region-chart.ts';
+import { type Plane, placeOf, planeNamespace } from '../core/region-chart.ts';
 import type { SecretPlan, SecretRef } from '../core/secret-plan.ts';
-import { distinct, httpsOrigin, nodePort } from '../core/validate.ts';
+import { distinct, httpsOrigin, InvalidPropError, nodePort } from '../core/validate.ts';
 import {
+  type Connection,
   DeploymentWorkload,
   JobWorkload,
   ScheduledWorkload,
@@ -17,6 +19,9 @@ import type { Database } from '../postgres/database.ts';
 
 const HTTPS = 8443;
 const MANAGEMENT = 9000;
+/** Name of the server in the paths of tokens. */
+const TARGET = 'keycloak';
+const KUBERNETES_DIR = '/var/run/secrets/kubernetes.io/serviceaccount';
 /** Transport of the embedded caches, and its failure detection. */
 const CACHE_PORTS = [7800, 57_800];
 /** Verified TLS; a server that died without a word is noticed within 30 s. */
@@ -27,7 +32,11 @@ const ADMIN_CLIENT = 'somagent-bootstrap';
 /** What this construct needs to know of a realm; the whole document goes to the realm Job as it is. */
 export interface RealmDocument {
   readonly name: string;
-  readonly clients: readonly { readonly clientId: string }[];
+  readonly clients: readonly {
+    readonly clientId: string;
+    /** The pod that signs in as this client, by plane of the region and ServiceAccount; others have a secret. */
+    readonly workload?: { readonly plane: Plane; readonly serviceAccount: string } | undefined;
+  }[];
   /** People with a generated first password. */
   readonly people?: readonly { readonly username: string }[] | undefined;
 }
@@ -52,6 +61,8 @@ export interface KeycloakProps {
    * @default nowhere
    */
   readonly logoutUrl?: string;
+  /** Where the Kubernetes API is: Keycloak fetches the keys of workloads there. @default anywhere, ports 443 and 6443 */
+  readonly apiServer?: ApiServerAddress;
   /** Opens the HTTPS port on every node. @default reachable within the cluster only */
   readonly exposure?: { readonly nodePort: number };
   /** Further DNS names of the certificate. @default the host of `hostname` */
@@ -65,7 +76,10 @@ export interface KeycloakProps {
 }
 
 /** What a run of the bootstrap service is, besides its name and its time. */
-type Task = Pick<ScheduledWorkloadProps, 'image' | 'command' | 'env' | 'secrets' | 'files' | 'resources' | 'suspended'>;
+type Task = Pick<
+  ScheduledWorkloadProps,
+  'image' | 'command' | 'env' | 'secrets' | 'files' | 'resources' | 'suspended' | 'verifiesWorkloads'
+>;
 
 const ADMINISTRATION: Resources = { cpu: '50m', memory: '96Mi', memoryLimit: '256Mi' };
 const SERVER: Resources = { cpu: '150m', memory: '448Mi', memoryLimit: '768Mi' };
@@ -85,6 +99,7 @@ export class Keycloak extends Construct implements Endpoint {
   readonly #instance: string;
   readonly #namespace: string;
   readonly #plan: SecretPlan;
+  readonly #subjects: Readonly<Record<string, string>>;
 
   constructor(scope: Construct, id: string, props: KeycloakProps) {
     super(scope, id);
@@ -92,6 +107,7 @@ export class Keycloak extends Construct implements Endpoint {
     this.#namespace = placeOf(this).namespace;
     this.#plan = props.plan;
     this.realm = props.realm.name;
+    this.#subjects = this.#subjectsOf(props.realm);
     this.issuer = `${httpsOrigin('hostname', props.hostname)}/realms/${this.realm}`;
     const address = this.#address(props);
     this.host = address.host;
@@ -107,9 +123,55 @@ export class Keycloak extends Construct implements Endpoint {
     return this.#plan.password(`${this.#instance}-client-${clientId}`, clientId, namespace);
   }
 
+  /**
+   * Admits a pod that signs in as a client of the realm by its own token, which is for the realm only.
+   * @throws InvalidPropError when the realm declares another pod, or none, for that client
+   */
+  workloadClient(clientId: string, client: PodNetwork): Connection {
+    const subject = client.workloadSubject();
+    if (this.#subjects[clientId] !== subject) {
+      throw new InvalidPropError(
+        `realm.clients.${clientId}.workload`,
+        this.#subjects[clientId],
+        subject,
+        'Declare this pod.',
+      );
+    }
+    client.allowTo(this.network, [HTTPS]);
+    return {
+      env: {
+        KEYCLOAK_URL: `https://${this.host}:${HTTPS}`,
+        KEYCLOAK_REALM: this.realm,
+        KEYCLOAK_CA_FILE: '/secrets/ca/ca.crt',
+        KEYCLOAK_TOKEN_FILE: workloadTokenPath(TARGET),
+      },
+      secrets: [{ path: '/secrets/ca', secret: this.#plan.authorityCertificate(client.namespace) }],
+      workloadTokens: [{ target: TARGET, audience: this.issuer }],
+    };
+  }
+
   /** Secret of a declared person (keys `username`, `password`), in a namespace. */
   userSecret(username: string, namespace: string): SecretRef {
     return this.#plan.password(`${this.#instance}-user-${username}`, username, namespace);
+  }
+
+  #subjectsOf({ clients }: RealmDocument): Readonly<Record<string, string>> {
+    return Object.fromEntries(
+      clients.flatMap(({ clientId, workload }) =>
+        workload === undefined
+          ? []
+          : [
+              [
+                clientId,
+                `system:serviceaccount:${planeNamespace(this.#plan.region, workload.plane)}:${workload.serviceAccount}`,
+              ],
+            ],
+      ),
+    );
+  }
+
+  get #hasWorkloads(): boolean {
+    return Object.keys(this.#subjects).length > 0;
   }
 
   #identity(component: string) {
@@ -141,6 +203,8 @@ export class Keycloak extends Construct implements Endpoint {
         { path: '/secrets/ca', secret: database.authority(this.#namespace) },
       ],
       scratch: { '/tmp': '128Mi', '/opt/keycloak/data': '128Mi' },
+      // Keycloak looks for the token there, and for no other place.
+      ...(this.#hasWorkloads && { verifiesWorkloads: { directory: KUBERNETES_DIR } }),
       resources: props.resources ?? SERVER,
       terminationGraceSeconds: 45,
       probes: {
@@ -157,6 +221,7 @@ export class Keycloak extends Construct implements Endpoint {
     });
     server.network.allowTo(database.network, [database.port]);
     server.network.allowTo(server.network, CACHE_PORTS);
+    if (this.#hasWorkloads) server.network.allowToApiServer(props.apiServer);
     return server;
   }
 
@@ -222,13 +287,16 @@ export class Keycloak extends Construct implements Endpoint {
         CLIENTS_DIR: '/secrets/clients',
         USERS_DIR: '/secrets/users',
         ...(props.logoutUrl !== undefined && { LOGOUT_URL: props.logoutUrl }),
+        ...(this.#hasWorkloads && { WORKLOAD_SUBJECTS: JSON.stringify(this.#subjects) }),
       },
+      verifiesWorkloads: this.#hasWorkloads,
       secrets: [...this.#administrationSecrets(), ...this.#givenSecrets(props.realm)],
       files: [{ path: '/etc/soma', config: plan }],
       resources: ADMINISTRATION,
     };
     const job = new JobWorkload(this, 'realm-job', { ...identity, ...task });
     job.network.allowTo(this.network, [HTTPS]);
+    if (this.#hasWorkloads) job.network.allowToApiServer(props.apiServer);
     // What was changed by hand is shown and repaired, and keys are rotated, also while nothing is deployed.
     const repair = this.#scheduled('realm-repair', '23 * * * *', task);
     const rotation = this.#scheduled('signing-keys', '0 0 1 1 *', {
@@ -236,9 +304,11 @@ export class Keycloak extends Construct implements Endpoint {
       command: ['node', '/app/main.js', 'realm-keys'],
       env: { ...this.#administration(), ROTATE: 'now' },
       secrets: this.#administrationSecrets(),
+      verifiesWorkloads: false,
       suspended: true,
     });
     for (const { network } of [repair, rotation]) network.allowTo(this.network, [HTTPS]);
+    if (this.#hasWorkloads) repair.network.allowToApiServer(props.apiServer);
     return job;
   }
 
@@ -268,7 +338,7 @@ export class Keycloak extends Construct implements Endpoint {
   #givenSecrets(realm: RealmDocument) {
     const clients = this.#everywhere(
       'realm.clients',
-      realm.clients.map(({ clientId }) => clientId),
+      realm.clients.filter(({ workload }) => workload === undefined).map(({ clientId }) => clientId),
       'client',
     );
     const people = this.#everywhere(

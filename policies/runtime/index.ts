@@ -3,4 +3,5 @@ export type { Verdict } from './compiled-policy.ts';
 export { createPolicyEngine, type PolicyConfig, type PolicyListeners, policyVariables } from './config.ts';
 export { type Drift, PolicyEngine, type PolicyEngineOptions } from './engine.ts';
 export type { PolicyInput, PolicySubject } from './input.ts';
+export { type PolicyRecordsOptions, policyRecords } from './records.ts';
 export { type BundleSource, type Current, FolderSource, ObjectStoreSource } from './source.ts';

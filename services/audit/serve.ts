@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { OutgoingEvent } from '@somagent/events';
 import {
   createGovernedApp,
   IdentityApiKeys,
@@ -20,7 +21,7 @@ import {
   startHealthServer,
   TenantDatabase,
 } from '@somagent/kit';
-import { createPolicyEngine } from '@somagent/policy';
+import { createPolicyEngine, policyRecords } from '@somagent/policy';
 import { createHandlers } from './api/handlers.ts';
 import { routes } from './api/routes.ts';
 import { Checkpointer } from './checkpoint/checkpointer.ts';
@@ -61,24 +62,22 @@ function openLog(config: ServeConfig, log: Logger) {
 /** What governs requests. */
 function openGovernance(config: ServeConfig, { db, auditLog }: ReturnType<typeof openLog>, log: Logger) {
   const kafka = new KafkaProducer(config, { clientId: service });
+  // What Kafka does not take goes where it would end anyway.
+  const append = async (events: readonly OutgoingEvent[]) =>
+    void (await auditLog.append(events.map(({ topic, value }) => leafOf(topic, value))));
   const identity = { url: config.IDENTITY_URL, caFile: config.IDENTITY_CA_FILE, tokenFile: config.IDENTITY_TOKEN_FILE };
   return {
     kafka,
     ...userTokens(config, log),
     apiKeys: new IdentityApiKeys({ ...identity, log }),
     control: new ControlState({ ...identity, log }),
-    policy: createPolicyEngine(config, { log }),
+    policy: createPolicyEngine(config, policyRecords({ service, store: append, log })),
     quota: new PostgresQuota({
       database: { of: (tenant) => db.of(tenant).$pickTables<keyof QuotaTables>() },
       limits: limitsOf(service, config),
       log,
     }),
-    // What Kafka does not take goes where it would end anyway.
-    verdicts: new KafkaVerdictSink({
-      producer: kafka,
-      log,
-      spill: async (events) => void (await auditLog.append(events.map(({ topic, value }) => leafOf(topic, value)))),
-    }),
+    verdicts: new KafkaVerdictSink({ producer: kafka, log, spill: append }),
   };
 }
 

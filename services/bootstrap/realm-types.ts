@@ -12,10 +12,17 @@ const membership = {
   roles: z.array(z.string().min(1)).default([]),
 };
 
-/** A client that signs in with its own secret and acts as itself (OAuth 2.0 client credentials, RFC 6749 §4.4). */
+/** A client that acts as itself (OAuth 2.0 client credentials, RFC 6749 §4.4). */
 const realmClient = z.strictObject({
-  /** Its secret is the file CLIENTS_DIR/<clientId>/password. */
+  /** Its secret is the file CLIENTS_DIR/<clientId>/password, unless it is a workload. */
   clientId: name,
+  /**
+   * A pod of the region that signs in by the token of its ServiceAccount (RFC 7523) and has no secret; its subject is
+   * WORKLOAD_SUBJECTS[clientId].
+   */
+  workload: z
+    .strictObject({ plane: z.enum(['system', 'data', 'identity', 'runtime', 'services']), serviceAccount: name })
+    .optional(),
   description: z.string().optional(),
   ...membership,
   /** Client scopes of the realm: which claims and audiences its tokens carry. */

@@ -17,6 +17,7 @@ import {
   endWhenRenewed,
   KafkaProducer,
   messageOf,
+  type OutboxEvent,
   onShutdown,
   readConfig,
   startHealthServer,
@@ -25,7 +26,7 @@ import {
 } from '@somagent/kit';
 import { createModels, readModelsFile } from '@somagent/models';
 import type { Database } from '@somagent/orchestrator/database.ts';
-import { createPolicyEngine } from '@somagent/policy';
+import { createPolicyEngine, policyRecords } from '@somagent/policy';
 import { relationCheckerOf } from '@somagent/relations';
 import { Client, Connection } from '@temporalio/client';
 import { sql } from 'kysely';
@@ -47,6 +48,7 @@ const log = createLogger({ service });
 /** What the gateway keeps open. */
 function connect(config: GatewayConfig) {
   const db = new TenantDatabase<Database>(createPool(config, log));
+  const spill = (events: readonly OutboxEvent[]) => appendEvents(db.untenanted, events);
   // Lazy, so that the gateway starts (not ready, and says why) also before Temporal does.
   const temporal = Connection.lazy(temporalConnectionOptions(config));
   const reader = new SessionReader(db);
@@ -60,10 +62,10 @@ function connect(config: GatewayConfig) {
     ...userTokens(config, log),
     apiKeys: new IdentityApiKeys({ ...identity, log }),
     control: new ControlState({ ...identity, log }),
-    policy: createPolicyEngine(config, { log }),
+    policy: createPolicyEngine(config, policyRecords({ service, store: spill, log })),
     relations: relationCheckerOf(config, { facts: sessionFacts(reader) }),
     quota: new PostgresQuota({ database: db, limits: limitsOf(service, config), log }),
-    verdicts: new KafkaVerdictSink({ producer: kafka, log, spill: (events) => appendEvents(db.untenanted, events) }),
+    verdicts: new KafkaVerdictSink({ producer: kafka, log, spill }),
     hub: new EventHub(config, log),
     models: createModels(readModelsFile(config.MODELS_FILE), { log }),
     // Longer than a request may take: what has expired can't have run on.

@@ -1,5 +1,5 @@
 import { Problem } from '@somagent/governance';
-import type { Transaction } from 'kysely';
+import { sql, type Transaction } from 'kysely';
 import type { AccountKind, Database, Standing, Tables } from './database.ts';
 import { tenantRoles, type WishedAccount } from './keycloak.ts';
 import type { Change, Ledger, Origin } from './ledger.ts';
@@ -28,6 +28,9 @@ export interface AccountWish {
   readonly roles: readonly string[];
   readonly teams: readonly string[];
 }
+
+/** Space of the advisory locks under which accounts are settled. */
+const settling = 0x73746e64;
 
 const columns = ['id', 'kind', 'username', 'email', 'roles', 'teams', 'standing', 'created_at'] as const;
 
@@ -229,6 +232,19 @@ export class Accounts {
       ...account,
       enabled: standing === 'active' && tenant_standing === 'active',
     }));
+  }
+
+  /**
+   * Brings an account elsewhere to what the database says now. One replica at a time: side by side, an earlier standing
+   * could be written over a later one.
+   * @returns what `bring` answers; undefined when the account is gone
+   */
+  settle<Result>(id: string, bring: (wish: WishedAccount) => Promise<Result>): Promise<Result | undefined> {
+    return this.#db.untenanted.transaction().execute(async (rows) => {
+      await sql`select pg_advisory_xact_lock(hashtextextended(${id}, ${settling}))`.execute(rows);
+      const [wish] = await this.wishes({ id });
+      return wish && bring(wish);
+    });
   }
 
   #stand(origin: Origin, tenant: string, id: string, reason: string, standing: Standing): Promise<AccountView> {

@@ -25,7 +25,7 @@ export const serveSchema = z.object({
   LOGOUT_CLIENTS: list('the clients in which people sign in, by commas').default(['somagent-cli', 'somagent-console']),
   KEYCLOAK_URL: httpsUrl('the address of Keycloak within the cluster'),
   KEYCLOAK_REALM: text('the realm').default('somagent'),
-  KEYCLOAK_CREDENTIALS_DIR: text('the directory with the files username and password of the client of this service'),
+  KEYCLOAK_TOKEN_FILE: text('the file with the token of this pod for Keycloak'),
   KEYCLOAK_CA_FILE: text('the PEM file of the authority that signed the certificate of Keycloak'),
   SERVICE_ACCOUNT_SCOPES: list('the client scopes of new service accounts, by commas').default([
     'somagent',

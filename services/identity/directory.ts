@@ -95,10 +95,7 @@ export class Directory {
     );
   }
 
-  /**
-   * One after the other, each by what the database says when its turn comes: side by side, an earlier standing could
-   * be written over a later one. Between replicas the reconciliation sees to it.
-   */
+  /** One after the other: a tenant with many accounts must not take all connections. */
   #inTurn(filter: { readonly tenant?: string; readonly id?: string }): Promise<void> {
     const mine = this.#followed.then(() => this.#follow(filter));
     this.#followed = mine.catch(() => undefined);
@@ -106,7 +103,9 @@ export class Directory {
   }
 
   async #follow(filter: { readonly tenant?: string; readonly id?: string }): Promise<void> {
-    for (const wish of await this.#accounts.wishes(filter)) await this.#keycloak.apply(wish);
+    for (const { id } of await this.#accounts.wishes(filter)) {
+      await this.#accounts.settle(id, (wish) => this.#keycloak.apply(wish));
+    }
   }
 
   async #store(

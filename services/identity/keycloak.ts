@@ -10,8 +10,11 @@ import { problems } from './problems.ts';
 export interface KeycloakOptions {
   readonly url: string;
   readonly realm: string;
-  /** Reads id and secret of the client; called for each sign-in, so that a rotated secret needs no restart. */
-  readonly credentials: () => { readonly clientId: string; readonly clientSecret: string };
+  /**
+   * By what the client signs in: parameters of its token request. Called for each sign-in, so that a new token of the
+   * pod needs no restart.
+   */
+  readonly credentials: () => Readonly<Record<string, string>>;
   /** Client scopes that a service account's tokens have: the claims `tenant`, `teams`, `roles` and the audience. */
   readonly clientScopes: readonly string[];
 }
@@ -49,6 +52,8 @@ const serviceAccountPrefix = 'service-account-';
 const pageSize = 200;
 /** Access tokens of the client live for minutes: a new one is asked for well before. */
 const signInMs = 45_000;
+/** Milliseconds. */
+const requestTimeout = 10_000;
 
 /** The part of Keycloak that this service keeps: accounts, groups of tenants and teams, roles of accounts. */
 export class Keycloak {
@@ -58,7 +63,7 @@ export class Keycloak {
 
   constructor(options: KeycloakOptions) {
     this.#options = options;
-    this.#admin = new KeycloakAdminClient({ baseUrl: options.url, realmName: options.realm, timeout: 10_000 });
+    this.#admin = new KeycloakAdminClient({ baseUrl: options.url, realmName: options.realm, timeout: requestTimeout });
   }
 
   /** The account of that name, whoever it belongs to. */
@@ -206,10 +211,25 @@ export class Keycloak {
   }
 
   /** Signs in where that is due and translates failures. @throws Problem keycloak-away. */
+  /** The admin client of Keycloak knows secrets only. */
+  async #signIn(): Promise<string> {
+    const { url, realm, credentials } = this.#options;
+    const body = new URLSearchParams({ grant_type: 'client_credentials', ...credentials() });
+    const signal = AbortSignal.timeout(requestTimeout);
+    const response = await fetch(`${url}/realms/${realm}/protocol/openid-connect/token`, {
+      method: 'POST',
+      body,
+      signal,
+    });
+    const answer = (await response.json()) as { readonly access_token?: string; readonly error_description?: string };
+    if (answer.access_token !== undefined) return answer.access_token;
+    throw new Error(`the sign-in is refused with ${response.status}: ${answer.error_description ?? 'no reason given'}`);
+  }
+
   async #call<Result>(work: (admin: KeycloakAdminClient) => Promise<Result>): Promise<Result> {
     try {
       if (performance.now() - this.#signedInAt > signInMs) {
-        await this.#admin.auth({ grantType: 'client_credentials', ...this.#options.credentials() });
+        this.#admin.setAccessToken(await this.#signIn());
         this.#signedInAt = performance.now();
       }
       return await work(this.#admin);

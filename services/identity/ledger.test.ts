@@ -59,6 +59,28 @@ describe('the ledger, on a real Postgres', () => {
   const types = async () => (await test.events()).map(({ type }) => type);
   const snapshot = () => readSnapshot(test.database);
 
+  it('settles an account one replica after the other, each by the newest standing', async () => {
+    const other = new Accounts(ledger, test.database);
+    const elsewhere: boolean[] = [];
+    const begun = Promise.withResolvers<void>();
+    const slow = Promise.withResolvers<void>();
+    await accounts.suspend(anna, 'acme', 'u1', 'of this test');
+    const first = accounts.settle('u1', async ({ enabled }) => {
+      begun.resolve();
+      await slow.promise;
+      elsewhere.push(enabled);
+    });
+    await begun.promise;
+    await other.restore(anna, 'acme', 'u1', 'of this test');
+    const second = other.settle('u1', async ({ enabled }) => elsewhere.push(enabled));
+    // Another account is not held up.
+    assert.equal(await other.settle('nobody', async () => 'settled'), undefined);
+    assert.deepEqual(elsewhere, []);
+    slow.resolve();
+    await Promise.all([first, second]);
+    assert.deepEqual(elsewhere, [false, true]);
+  });
+
   it('isolates every table that has a tenant, and migrates again without effect', async () => {
     assert.deepEqual(await isolationGaps(test.database.untenanted), []);
     assert.deepEqual(await migrate(test.database.untenanted), []);

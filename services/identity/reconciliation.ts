@@ -166,7 +166,9 @@ export class Reconciliation {
       if (gone) await accounts.remove(origin, tenant, kind, id);
       if (gone) return;
       await keycloak.ensureGroups(tenant, teams);
-      const changed = (await keycloak.apply(wish)).map((field) => `keycloak:${field}`);
+      // It may have changed since it was compared.
+      const applied = (await accounts.settle(id, (now) => keycloak.apply(now))) ?? [];
+      const changed = applied.map((field) => `keycloak:${field}`);
       if (changed.length === 0) return;
       const data = { userId: id, username: name, changed, roles: [...roles], teams: [...teams] };
       await ledger.change(tenant, origin, async (change) => change.record('audit.identity', 'user.updated', data));

@@ -1,5 +1,4 @@
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { IssuerKeys, serveGoverned, TokenVerifier } from '@somagent/governance';
@@ -13,11 +12,12 @@ import {
   startHealthServer,
   TenantDatabase,
   WorkloadVerifier,
+  workloadToken,
 } from '@somagent/kit';
 import { KafkaProducer } from '@somagent/kit/kafka-producer.ts';
-import { appendEvents } from '@somagent/kit/outbox.ts';
+import { appendEvents, type OutboxEvent } from '@somagent/kit/outbox.ts';
 import { OutboxRelay } from '@somagent/kit/outbox-relay.ts';
-import { createPolicyEngine } from '@somagent/policy';
+import { createPolicyEngine, policyRecords } from '@somagent/policy';
 import { sql } from 'kysely';
 import { Accounts } from './accounts.ts';
 import { ApiKeys } from './api-keys.ts';
@@ -29,7 +29,7 @@ import { Directory } from './directory.ts';
 import { Halts } from './halts.ts';
 import type { HandlerDependencies } from './handlers.ts';
 import { Keycloak } from './keycloak.ts';
-import { Ledger, ownWork } from './ledger.ts';
+import { Ledger } from './ledger.ts';
 import { Maintenance } from './maintenance.ts';
 import { Reconciliation } from './reconciliation.ts';
 import { Revocations } from './revocations.ts';
@@ -46,12 +46,9 @@ export async function serve(config: ServeConfig, log: Logger): Promise<void> {
   const relay = new OutboxRelay({ database: config, sink: producer, log });
   const issuer = new IssuerKeys({ url: config.OIDC_JWKS_URL, caFile: config.OIDC_CA_FILE, log });
   const workloads = workloadsOf(config, log);
-  const policy = createPolicyEngine(config, { log, ...policyRecords(ledger, log) });
-  const verdicts = new KafkaVerdictSink({
-    producer,
-    spill: (events) => appendEvents(db.untenanted, events),
-    log,
-  });
+  const spill = (events: readonly OutboxEvent[]) => appendEvents(db.untenanted, events);
+  const policy = createPolicyEngine(config, policyRecords({ service: 'identity', store: spill, log }));
+  const verdicts = new KafkaVerdictSink({ producer, spill, log });
   const parts = partsOf(config, db, ledger, log);
   const app = createIdentityApp({
     authentication: {
@@ -141,11 +138,14 @@ function partsOf(config: ServeConfig, db: Database, ledger: Ledger, log: Logger)
 function keycloakOf(config: ServeConfig): Keycloak {
   // The admin client takes no authority of its own.
   setDefaultCACertificates([...getCACertificates('default'), readFileSync(config.KEYCLOAK_CA_FILE, 'utf8')]);
-  const read = (name: string) => readFileSync(join(config.KEYCLOAK_CREDENTIALS_DIR, name), 'utf8').trim();
   return new Keycloak({
     url: config.KEYCLOAK_URL,
     realm: config.KEYCLOAK_REALM,
-    credentials: () => ({ clientId: read('username'), clientSecret: read('password') }),
+    // RFC 7523: the subject of the token says which client it is.
+    credentials: () => ({
+      client_assertion_type: 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer',
+      client_assertion: workloadToken(config.KEYCLOAK_TOKEN_FILE),
+    }),
     clientScopes: config.SERVICE_ACCOUNT_SCOPES,
   });
 }
@@ -153,22 +153,6 @@ function keycloakOf(config: ServeConfig): Keycloak {
 const limitsOf = ({ RATE_LIMIT_PER_MINUTE: allowed }: ServeConfig) => [
   { name: 'identity-subject', per: 'subject' as const, windowSeconds: 60, allowed },
 ];
-
-/** What becomes of the policy of this service is recorded as any other change of what is in force. */
-function policyRecords(ledger: Ledger, log: Logger) {
-  let previous: string | null = null;
-  const record = (work: Parameters<Ledger['change']>[2]) =>
-    void ledger.change(null, ownWork('policy'), work).catch((error: unknown) => {
-      log.error({ err: error }, 'a change of the policy could not be recorded');
-    });
-  return {
-    onSwap: (revision: string) => {
-      const data = { service: 'identity', revision, previous };
-      previous = revision;
-      record(async (change) => change.record('audit.control', 'policy.loaded', data));
-    },
-  };
-}
 
 function ensure(condition: boolean, otherwise: string): void {
   if (!condition) throw new Error(otherwise);

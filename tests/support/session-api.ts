@@ -144,7 +144,8 @@ export async function tokenOf(client: string): Promise<string> {
   return String(JSON.parse(text).access_token);
 }
 
-async function requestToken(credentials: string): Promise<{ readonly status: number; readonly text: string }> {
+/** Asks for a token with the parameters of a request as a form. */
+export async function requestToken(credentials: string): Promise<{ readonly status: number; readonly text: string }> {
   let text = '';
   const { status } = await send(
     `${address('SOMA_ISSUER_URL', 'issuerUrl')}/protocol/openid-connect/token`,

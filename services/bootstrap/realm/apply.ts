@@ -8,8 +8,11 @@ import type { RealmChanges } from './changes.ts';
 import {
   agentClient,
   agentScopes,
+  type ClientCredential,
   type ClientScope,
   clientScope,
+  clusterIssuer,
+  clusterProvider,
   mappers,
   publicClient,
   publicScopes,
@@ -21,12 +24,20 @@ import { applyPeople, applyServiceAccounts, applyTenants } from './members.ts';
 
 /** What the realm is made from besides its declaration. */
 export interface RealmInputs {
-  /** Secret of each client, by its id. */
+  /** Secret of each client that has one, by its id. */
   readonly secrets: ReadonlyMap<string, string>;
+  /** Who issues the tokens of pods, and the subject of each client that is one, by its id. @default no client is one */
+  readonly workloads?: Workloads | undefined;
   /** First password of each person, by the user name. */
   readonly passwords: ReadonlyMap<string, string>;
   /** Where Keycloak tells that a session has ended (OpenID Connect Back-Channel Logout 1.0); undefined: nowhere. */
   readonly logoutUrl?: string | undefined;
+}
+
+/** How pods sign in. */
+export interface Workloads {
+  readonly issuer: string;
+  readonly subjects: Readonly<Record<string, string>>;
 }
 
 /** Everything that one run works with. */
@@ -49,6 +60,7 @@ export async function applyRealm(run: RealmRun): Promise<void> {
   if (!(await ensureRealm(run))) return;
   for (const role of realm.roles) await ensureRole(run, role);
   for (const scope of realm.scopes) await ensureScope(run, scope);
+  if (inputs.workloads !== undefined) await ensureClusterIssuer(run, inputs.workloads.issuer);
   for (const clientId of realm.resourceServers) await ensureClient(run, resourceServer(clientId));
   const tokens: (StoredClient & { readonly scopes: readonly string[] })[] = [];
   const agents: StoredClient[] = [];
@@ -57,7 +69,7 @@ export async function applyRealm(run: RealmRun): Promise<void> {
     if (stored !== undefined) tokens.push({ ...stored, scopes: publicScopes(client) });
   }
   for (const client of realm.clients) {
-    const stored = await ensureClient(run, agentClient(client, given(inputs.secrets, 'client', client.clientId)));
+    const stored = await ensureClient(run, agentClient(client, credentialOf(inputs, client)));
     if (stored === undefined) continue;
     tokens.push({ ...stored, scopes: agentScopes(client) });
     agents.push(stored);
@@ -74,6 +86,36 @@ export function given(values: ReadonlyMap<string, string>, kind: 'client' | 'use
   const value = values.get(name);
   if (value === undefined) throw new Failure(`${kind} ${name}: no secret`, `mount keycloak-${kind}-${name}`);
   return value;
+}
+
+/** @throws Failure that says what is missing. */
+function credentialOf(
+  { secrets, workloads }: RealmInputs,
+  { clientId, workload }: ResolvedRealm['clients'][number],
+): ClientCredential {
+  if (workload === undefined) return { secret: given(secrets, 'client', clientId) };
+  const subject = workloads?.subjects[clientId];
+  if (subject !== undefined) return { subject };
+  throw new Failure(`client ${clientId}: no subject of its pod`, `name it in WORKLOAD_SUBJECTS: {"${clientId}": "…"}`);
+}
+
+/** Whoever could change this issuer could sign in as any pod: it is compared like everything else. */
+async function ensureClusterIssuer({ admin, realm, changes }: RealmRun, issuer: string): Promise<void> {
+  const wish = clusterIssuer(issuer);
+  const own = { kind: 'identity provider', name: clusterProvider };
+  const stored = (await admin.identityProviders.find({ realm: realm.name })).find(({ alias }) => alias === wish.alias);
+  if (stored === undefined) {
+    await changes.make({ ...own, action: 'create', fields: [] }, () =>
+      admin.identityProviders.create({ realm: realm.name, ...wish }),
+    );
+    return;
+  }
+  const fields = differences(wish, stored);
+  if (fields.length === 0) return;
+  const config = { ...stored.config, ...wish.config };
+  await changes.make({ ...own, action: 'update', fields }, () =>
+    admin.identityProviders.update({ realm: realm.name, alias: clusterProvider }, { ...stored, ...wish, config }),
+  );
 }
 
 /** @returns whether the realm is there to be looked into */

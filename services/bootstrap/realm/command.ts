@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import KeycloakAdminClient from '@keycloak/keycloak-admin-client';
@@ -36,6 +37,17 @@ const realmSettings = z.object({
   USERS_DIR: z.string().default('/secrets/users'),
   /** Where Keycloak tells that a session has ended. */
   LOGOUT_URL: z.url({ protocol: /^https$/, error: 'must be an https URL' }).optional(),
+  /** JSON: `sub` of the tokens of the pod that each workload client is. */
+  WORKLOAD_SUBJECTS: z
+    .string()
+    .default('{}')
+    .transform((text) => JSON.parse(text))
+    .pipe(z.record(z.string(), z.string().regex(/^system:serviceaccount:[a-z0-9-]+:[a-z0-9-]+$/))),
+  /** Where the API server says who issues tokens of pods, with the folder of `token` and `ca.crt` for it. */
+  KUBERNETES_URL: z
+    .url({ protocol: /^https$/, error: 'must be an https URL' })
+    .default('https://kubernetes.default.svc'),
+  KUBERNETES_DIR: z.string().default('/var/run/secrets/somagent/kubernetes'),
 });
 
 const keySettings = z.object({
@@ -51,13 +63,16 @@ export async function runRealm(env: Environment): Promise<void> {
   const inputs: RealmInputs = {
     secrets: await readPasswords(
       values.CLIENTS_DIR,
-      realm.clients.map(({ clientId }) => clientId),
+      realm.clients.filter(({ workload }) => workload === undefined).map(({ clientId }) => clientId),
     ),
     passwords: await readPasswords(
       values.USERS_DIR,
       realm.people.map(({ username }) => username),
     ),
     logoutUrl: values.LOGOUT_URL,
+    workloads: realm.clients.some(({ workload }) => workload !== undefined)
+      ? { issuer: await issuerOfPods(values), subjects: values.WORKLOAD_SUBJECTS }
+      : undefined,
   };
   const changes = await withKeycloak(values, realm, inputs, async (run) => {
     const appliedBefore = await appliedPlan(run);
@@ -78,6 +93,26 @@ export async function runRealmKeys(env: Environment): Promise<void> {
   const none: RealmInputs = { secrets: new Map(), passwords: new Map() };
   const changes = await withKeycloak(values, realm, none, (run) => rotateSigningKeys(run, values.ROTATE, seconds()));
   log.info('signing keys done', { realm: realm.name, mode: values.MODE, ...counts(changes) });
+}
+
+/** Who issues the tokens of pods, as the API server says it. */
+async function issuerOfPods({
+  KUBERNETES_URL,
+  KUBERNETES_DIR,
+  WAIT_SECONDS,
+}: z.output<typeof realmSettings>): Promise<string> {
+  setDefaultCACertificates([...getCACertificates('default'), await readPem(join(KUBERNETES_DIR, 'ca.crt'))]);
+  const ask = async () => {
+    const authorization = `Bearer ${(await readFile(join(KUBERNETES_DIR, 'token'), 'utf8')).trim()}`;
+    const response = await fetch(`${KUBERNETES_URL}/.well-known/openid-configuration`, { headers: { authorization } });
+    return z.object({ issuer: z.url() }).parse(await response.json()).issuer;
+  };
+  const server = {
+    name: 'the API server',
+    address: KUBERNETES_URL,
+    fix: 'look at the NetworkPolicy, and at the ClusterRoleBinding system:service-account-issuer-discovery',
+  };
+  return waitFor(server, ask, { seconds: WAIT_SECONDS });
 }
 
 const seconds = (): number => Math.floor(Date.now() / 1000);
@@ -124,7 +159,7 @@ const appliedAttribute = 'somagent.applied';
 /** SHA-256 of the declaration. Secrets are not in it: a digest of them would be one more place to guard. */
 const digestOf = ({ realm, inputs }: RealmRun): string =>
   createHash('sha256')
-    .update(JSON.stringify([realm, inputs.logoutUrl ?? null]))
+    .update(JSON.stringify([realm, inputs.logoutUrl ?? null, inputs.workloads ?? null]))
     .digest('hex');
 
 async function appliedPlan({ admin, realm }: RealmRun): Promise<string | undefined> {

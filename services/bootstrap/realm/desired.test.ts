@@ -36,7 +36,7 @@ describe('realm', () => {
   });
 
   it('gives an agent the client-credentials flow only, and no role by itself', () => {
-    const wish = agentClient(client, 'its secret');
+    const wish = agentClient(client, { secret: 'its secret' });
     assert.equal(wish.serviceAccountsEnabled, true);
     assert.deepEqual(
       [wish.standardFlowEnabled, wish.implicitFlowEnabled, wish.directAccessGrantsEnabled, wish.publicClient],
@@ -45,6 +45,18 @@ describe('realm', () => {
     assert.equal(wish.fullScopeAllowed, false);
     assert.deepEqual(wish.attributes, { 'access.token.lifespan': '120' });
     assert.deepEqual(agentScopes(client), ['basic', 'service_account', 'somagent']);
+  });
+
+  it('admits a pod by the token of its ServiceAccount, and by no secret', () => {
+    const subject = 'system:serviceaccount:local-services:identity';
+    const wish = agentClient(client, { subject });
+    assert.equal(wish.clientAuthenticatorType, 'federated-jwt');
+    assert.equal('secret' in wish, false);
+    assert.deepEqual(wish.attributes, {
+      'jwt.credential.issuer': 'kubernetes',
+      'jwt.credential.sub': subject,
+      'access.token.lifespan': '120',
+    });
   });
 
   it('lets people sign in with PKCE only, and tells the listener when they leave', () => {

@@ -1,5 +1,6 @@
 import type ClientRepresentation from '@keycloak/keycloak-admin-client/lib/defs/clientRepresentation.js';
 import type ClientScopeRepresentation from '@keycloak/keycloak-admin-client/lib/defs/clientScopeRepresentation.js';
+import type IdentityProviderRepresentation from '@keycloak/keycloak-admin-client/lib/defs/identityProviderRepresentation.js';
 import type ProtocolMapperRepresentation from '@keycloak/keycloak-admin-client/lib/defs/protocolMapperRepresentation.js';
 import type RealmRepresentation from '@keycloak/keycloak-admin-client/lib/defs/realmRepresentation.js';
 import type { ResolvedRealm } from '../realm-types.ts';
@@ -57,8 +58,32 @@ const noFlows = {
   fullScopeAllowed: false,
 } satisfies ClientRepresentation;
 
+/** By what a client shows that it is who it says: its secret, or the subject of the tokens of its pod. */
+export type ClientCredential = { readonly secret: string } | { readonly subject: string };
+
+/** Name of the identity provider whose tokens pods show. */
+export const clusterProvider = 'kubernetes';
+
+/** The cluster as an issuer of tokens by which clients sign in; nobody can log in through it. */
+export const clusterIssuer = (issuer: string): IdentityProviderRepresentation => ({
+  alias: clusterProvider,
+  providerId: 'kubernetes',
+  enabled: true,
+  config: { issuer },
+});
+
+/** Source: https://www.keycloak.org/docs/latest/server_admin/#_identity_broker_kubernetes */
+const authentication = (credential: ClientCredential) =>
+  'secret' in credential
+    ? { type: { clientAuthenticatorType: 'client-secret', secret: credential.secret }, attributes: {} }
+    : {
+        type: { clientAuthenticatorType: 'federated-jwt' },
+        attributes: { 'jwt.credential.issuer': clusterProvider, 'jwt.credential.sub': credential.subject },
+      };
+
 /** Only the client-credentials flow: a service has no browser and no user's password. */
-export function agentClient(client: AgentClient, secret: string): ClientRepresentation {
+export function agentClient(client: AgentClient, credential: ClientCredential): ClientRepresentation {
+  const { type, attributes } = authentication(credential);
   const lifespan = client.accessTokenSeconds;
   return {
     ...noFlows,
@@ -67,9 +92,8 @@ export function agentClient(client: AgentClient, secret: string): ClientRepresen
       client.description ?? `Agent of ${client.tenant === undefined ? 'no tenant' : `tenant ${client.tenant}`}`,
     publicClient: false,
     serviceAccountsEnabled: true,
-    clientAuthenticatorType: 'client-secret',
-    secret,
-    attributes: lifespan === undefined ? {} : { 'access.token.lifespan': String(lifespan) },
+    ...type,
+    attributes: { ...attributes, ...(lifespan !== undefined && { 'access.token.lifespan': String(lifespan) }) },
   };
 }
 

@@ -87,6 +87,12 @@ function linesOf(text: string): Record<string, unknown>[] {
   return json.map((line) => JSON.parse(line) as Record<string, unknown>);
 }
 
+/** The realm where no cluster issues tokens of pods: clients that are pods get a secret like the others. */
+export const withSecrets = (realm: Realm): Realm => ({
+  ...realm,
+  clients: realm.clients.map(({ workload: _, ...client }) => client),
+});
+
 /** A client of the admin API, signed in. Its authority must be trusted by the process. */
 export async function administrator({ url, admin }: TestKeycloak): Promise<KeycloakAdminClient> {
   const client = new KeycloakAdminClient({ baseUrl: url, realmName: 'master', timeout: 60_000 });

@@ -218,7 +218,7 @@ export class TestService {
 const nobody: KeycloakOptions = {
   url: 'https://127.0.0.1:1',
   realm: 'somagent',
-  credentials: () => ({ clientId: 'somagent-identity', clientSecret: 'none' }),
+  credentials: () => ({ client_id: 'somagent-identity', client_secret: 'none' }),
   clientScopes: [],
 };
 
