@@ -56,19 +56,19 @@ test('asked to end, it finishes the insert that runs, closes and says 0', async 
     const client = await clientOf(server, server.analytics);
     await client.command({ query: 'CREATE TABLE t (a UInt32) ENGINE = MergeTree ORDER BY a' });
     async function* slow() {
-      for (let a = 0; a < 30; a += 1) {
+      for (let a = 0; a < 60; a += 1) {
         await sleep(50);
         yield { a };
       }
     }
     const insert = client.insert({ table: 't', values: Readable.from(slow()), format: 'JSONEachRow' });
-    await sleep(300);
+    await sleep(500);
     const [code] = await Promise.all([server.end(), insert]);
     assert.equal(code, 0);
     await client.close();
     await server.resume();
     const again = await clientOf(server, server.analytics);
-    assert.deepEqual(await rows(again, 'SELECT count() AS n FROM t'), [{ n: 30 }]);
+    assert.deepEqual(await rows(again, 'SELECT count() AS n FROM t'), [{ n: 60 }]);
     assert.equal(await codeOf(() => again.command({ query: 'DROP TABLE t' })), 0);
     await again.close();
   } finally {
