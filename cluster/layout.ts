@@ -27,6 +27,9 @@ export const forwards = [
   { port: 8444, target: `${network.nodeAddress}:30444`, purpose: 'Keycloak' },
   { port: 8445, target: `${network.nodeAddress}:30445`, purpose: 'accounts' },
   { port: 8446, target: `${network.nodeAddress}:30446`, purpose: 'audit log' },
+  { port: 8447, target: `${network.nodeAddress}:30447`, purpose: 'memory' },
+  { port: 8448, target: `${network.nodeAddress}:30448`, purpose: 'analytics' },
+  { port: 8449, target: `${network.nodeAddress}:30449`, purpose: 'training' },
   { port: 5000, target: '127.0.0.1:5000', purpose: 'image registry' },
 ] as const;
 

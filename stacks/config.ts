@@ -57,11 +57,18 @@ const schema = z.strictObject({
   accountsUrl: z.string(),
   /** Where clients reach the audit log. */
   auditUrl: z.string(),
+  /** Where clients reach what agents remember, the figures, and training mode. */
+  memoryUrl: z.string(),
+  analyticsUrl: z.string(),
+  trainingUrl: z.string(),
   /** Port of every node that leads to the gateway, where no load balancer does. */
   gatewayNodePort: nodePort,
   identityNodePort: nodePort,
   accountsNodePort: nodePort,
   auditNodePort: nodePort,
+  memoryNodePort: nodePort,
+  analyticsNodePort: nodePort,
+  trainingNodePort: nodePort,
   /** Where the API servers of all regions are, as CIDRs with commas between; absent: any address. */
   apiServerCidrs: z
     .string()
@@ -74,6 +81,12 @@ const schema = z.strictObject({
   rayRenderer: z.enum(['pods', 'kuberay']).default('pods'),
   /** Kafka by its operator, or by plain pods. */
   kafkaRenderer: z.enum(['pods', 'strimzi']).default('pods'),
+  /** Qdrant's own server, or its embedded engine. */
+  qdrantRenderer: z.enum(['edge', 'server']).default('edge'),
+  /** ClickHouse's own server, or its embedded engine. */
+  clickhouseRenderer: z.enum(['embedded', 'server']).default('embedded'),
+  /** Scaling by KEDA, or by a scaler of our own. */
+  scalerRenderer: z.enum(['pods', 'keda']).default('pods'),
   /** Names of the tenants whose agents get a client of their own. */
   tenants: z.array(z.string().regex(/^[a-z][a-z0-9-]{0,30}$/, { error: 'tenant names: a-z, 0-9 and -' })).min(1),
   /** Clients whose tokens the gateway must refuse; for tests. */
@@ -85,8 +98,8 @@ type RawConfig = z.output<typeof schema>;
 /** The keys of the configuration, without the project's name. */
 export const configKeys: readonly string[] = Object.keys(schema.shape);
 
-/** Where clients come in: the gateway, Keycloak, the identity service, the audit log. */
-const doors = ['gateway', 'identity', 'accounts', 'audit'] as const;
+/** Where clients come in: the gateway, Keycloak, the identity service, the audit log, memory, analytics, training. */
+const doors = ['gateway', 'identity', 'accounts', 'audit', 'memory', 'analytics', 'training'] as const;
 type Door = (typeof doors)[number];
 type Urls = { readonly [D in Door as `${D}Url`]: string };
 type NodePorts = { readonly [D in Door as `${D}NodePort`]?: number | undefined };
@@ -108,6 +121,9 @@ export interface StackConfig
     | 'storageClass'
     | 'rayRenderer'
     | 'kafkaRenderer'
+    | 'qdrantRenderer'
+    | 'clickhouseRenderer'
+    | 'scalerRenderer'
     | 'tenants'
     | 'probeClients'
   > {

@@ -14,6 +14,10 @@ export interface StackOutputs {
   readonly accountsUrl: string;
   /** Where clients reach the audit log of the first region. */
   readonly auditUrl: string;
+  /** Where clients reach what agents remember, the figures, and training mode, of the first region. */
+  readonly memoryUrl: string;
+  readonly analyticsUrl: string;
+  readonly trainingUrl: string;
   /** Issuer of the first region's tokens. */
   readonly issuerUrl: string;
   readonly audience: string;
@@ -34,11 +38,14 @@ export function stackOutputs(
   const first = config.regions[0];
   const own = first === undefined ? undefined : endpoints[first.name];
   if (own === undefined) throw new Error('a stack has at least one region');
-  const { gatewayUrl, accountsUrl, auditUrl, issuerUrl } = own;
+  const { gatewayUrl, accountsUrl, auditUrl, memoryUrl, analyticsUrl, trainingUrl, issuerUrl } = own;
   return {
     gatewayUrl,
     accountsUrl,
     auditUrl,
+    memoryUrl,
+    analyticsUrl,
+    trainingUrl,
     issuerUrl,
     audience: gatewayAudience,
     clients,

@@ -14,7 +14,7 @@ export async function program(): Promise<StackOutputs> {
   return stackOutputs(
     config,
     regions,
-    realm.clients.map(({ clientId }) => clientId),
+    realm.clients.filter(({ workload }) => workload === undefined).map(({ clientId }) => clientId),
   );
 }
 
@@ -27,6 +27,9 @@ function deploy(region: RegionConfig, config: StackConfig, realm: RegionArgs['re
     storageClass: config.storageClass,
     rayRenderer: config.rayRenderer,
     kafkaRenderer: config.kafkaRenderer,
+    qdrantRenderer: config.qdrantRenderer,
+    clickhouseRenderer: config.clickhouseRenderer,
+    scalerRenderer: config.scalerRenderer,
     registry: config.registry,
     realm,
   };

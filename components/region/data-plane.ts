@@ -17,6 +17,10 @@ export class DataPlane extends Plane {
   readonly schemas: ChartDeployment;
   /** Works when every bucket and user exists. */
   readonly buckets: ChartDeployment;
+  /** Works when vectors can be stored. */
+  readonly vectors: ChartDeployment;
+  /** Works when figures can be stored. */
+  readonly figures: ChartDeployment;
 
   constructor(name: string, args: DataPlaneArgs, opts: PlaneOptions) {
     super('somagent:region:DataPlane', name, args, opts);
@@ -24,6 +28,8 @@ export class DataPlane extends Plane {
     this.topics = this.deploy('kafka', [args.secrets]);
     this.schemas = this.deploy('schema-registry', [args.secrets]);
     this.buckets = this.deploy('object-store', [args.secrets]);
+    this.vectors = this.deploy('qdrant', [args.secrets]);
+    this.figures = this.deploy('clickhouse', [args.secrets]);
     this.registerOutputs({});
   }
 }

@@ -1,6 +1,15 @@
-import { Kafka, ObjectStore, Postgres, policyBucket, SchemaRegistry } from '@somagent/constructs';
+import {
+  ClickHouse,
+  Kafka,
+  modelsBucket,
+  ObjectStore,
+  Postgres,
+  policyBucket,
+  Qdrant,
+  SchemaRegistry,
+} from '@somagent/constructs';
 import { planOf } from '@somagent/events/plan.ts';
-import { apiServer, volumes, type Wiring } from './products.ts';
+import { apiServer, upstream, volumes, type Wiring } from './products.ts';
 
 /** Databases that a region's products own. */
 const databases = [
@@ -10,7 +19,10 @@ const databases = [
   { name: 'openfga', owner: 'openfga' },
   { name: 'identity', owner: 'identity' },
   { name: 'audit', owner: 'audit', readers: ['audit_writer'] },
-  { name: 'sessions', owner: 'sessions', readers: ['sessions_gateway', 'sessions_relations'] },
+  { name: 'sessions', owner: 'sessions', readers: ['sessions_gateway', 'sessions_relations', 'sessions_training'] },
+  { name: 'memory', owner: 'memory' },
+  { name: 'analytics', owner: 'analytics' },
+  { name: 'training', owner: 'training' },
 ];
 
 /** Where state lives. */
@@ -19,6 +31,8 @@ export interface DataProducts {
   readonly kafka: Kafka;
   readonly schemaRegistry: SchemaRegistry;
   readonly objectStore: ObjectStore;
+  readonly qdrant: Qdrant;
+  readonly clickhouse: ClickHouse;
 }
 
 export function dataProducts({ charts, plan, args }: Wiring): DataProducts {
@@ -49,8 +63,28 @@ export function dataProducts({ charts, plan, args }: Wiring): DataProducts {
   const objectStore = new ObjectStore(charts['object-store'], 'object-store', {
     ...shared,
     image: image('object-store'),
-    buckets: [policyBucket],
+    buckets: [policyBucket, modelsBucket],
     storage: size.objectStorage,
   });
-  return { postgres, kafka, schemaRegistry, objectStore };
+  return { postgres, kafka, schemaRegistry, objectStore, ...searchProducts({ charts, plan, args }) };
+}
+
+/** Vectors and columns: what is found and counted, never the source of truth. */
+function searchProducts({ charts, plan, args }: Wiring): Pick<DataProducts, 'qdrant' | 'clickhouse'> {
+  const { image, size, qdrantRenderer, clickhouseRenderer } = args;
+  const qdrant = new Qdrant(charts.qdrant, 'qdrant', {
+    image: qdrantRenderer === 'server' ? upstream('qdrant', args) : image('qdrant'),
+    plan,
+    renderer: qdrantRenderer,
+    storage: size.vectorStorage,
+    ...volumes(args),
+  });
+  const clickhouse = new ClickHouse(charts.clickhouse, 'clickhouse', {
+    image: clickhouseRenderer === 'server' ? upstream('clickhouse', args) : image('clickhouse'),
+    plan,
+    renderer: clickhouseRenderer,
+    storage: size.analyticsStorage,
+    ...volumes(args),
+  });
+  return { qdrant, clickhouse };
 }

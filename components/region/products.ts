@@ -20,6 +20,16 @@ export function volumes({ storageClass }: RegionArgs) {
   return storageClass === undefined ? {} : { storageClass };
 }
 
+/** Images of others, where their own server runs; mirrored under the registry of the environment. */
+const upstreamImages = {
+  qdrant: 'qdrant/qdrant:v1.16.2-unprivileged',
+  clickhouse: 'clickhouse/clickhouse-server:26.7',
+} as const;
+
+/** The full reference of an image of others. */
+export const upstream = (name: keyof typeof upstreamImages, { registry }: RegionArgs): string =>
+  `${registry}/${upstreamImages[name]}`;
+
 const ipAddress = /^\d{1,3}(?:\.\d{1,3}){3}$/;
 
 /** Under which names a server's certificate must be good, and the port by which it leaves the cluster. */

@@ -12,16 +12,23 @@ export const productPlanes = {
   kafka: 'data',
   'schema-registry': 'data',
   'object-store': 'data',
+  qdrant: 'data',
+  clickhouse: 'data',
   keycloak: 'identity',
   openfga: 'identity',
   policy: 'identity',
   'audit-witness': 'identity',
   temporal: 'runtime',
   slm: 'runtime',
+  embeddings: 'runtime',
   identity: 'services',
   audit: 'services',
   relations: 'services',
+  'memory-gateway': 'services',
+  analytics: 'services',
+  training: 'services',
   orchestrator: 'services',
+  scaler: 'services',
   gateway: 'services',
 } as const satisfies Record<string, PlaneName>;
 
@@ -47,6 +54,12 @@ export interface RegionArgs {
   readonly accountsUrl: string;
   /** Where clients reach the audit log. */
   readonly auditUrl: string;
+  /** Where clients reach what agents remember. */
+  readonly memoryUrl: string;
+  /** Where clients reach the figures. */
+  readonly analyticsUrl: string;
+  /** Where clients reach training mode. */
+  readonly trainingUrl: string;
   /** Port of every node that leads to the gateway. @default none: something else leads there */
   readonly gatewayNodePort?: number | undefined;
   /** Port of every node that leads to Keycloak. @default none */
@@ -55,6 +68,12 @@ export interface RegionArgs {
   readonly accountsNodePort?: number | undefined;
   /** Port of every node that leads to the audit log. @default none */
   readonly auditNodePort?: number | undefined;
+  /** Port of every node that leads to the memory gateway. @default none */
+  readonly memoryNodePort?: number | undefined;
+  /** Port of every node that leads to analytics. @default none */
+  readonly analyticsNodePort?: number | undefined;
+  /** Port of every node that leads to training. @default none */
+  readonly trainingNodePort?: number | undefined;
   /** Where the API server is, as CIDRs: pods that use it may reach no other address. @default any address */
   readonly apiServerCidrs?: readonly string[] | undefined;
   /** @default the cluster's default StorageClass */
@@ -63,6 +82,12 @@ export interface RegionArgs {
   readonly rayRenderer: 'pods' | 'kuberay';
   /** `strimzi` where its operator is installed, else plain `pods`. */
   readonly kafkaRenderer: 'pods' | 'strimzi';
+  /** `server` where Qdrant's own image can be had, else its embedded engine. */
+  readonly qdrantRenderer: 'edge' | 'server';
+  /** `server` where ClickHouse's own image can be had, else its embedded engine. */
+  readonly clickhouseRenderer: 'embedded' | 'server';
+  /** `keda` where its operator is installed, else a scaler of our own. */
+  readonly scalerRenderer: 'pods' | 'keda';
   /** The only registry that images of this environment may come from, without scheme. */
   readonly registry: string;
   readonly realm: Realm;

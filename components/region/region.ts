@@ -15,6 +15,9 @@ export interface RegionEndpoints {
   readonly gatewayUrl: string;
   readonly accountsUrl: string;
   readonly auditUrl: string;
+  readonly memoryUrl: string;
+  readonly analyticsUrl: string;
+  readonly trainingUrl: string;
   readonly issuerUrl: string;
   /** Namespace of each plane. */
   readonly namespaces: Readonly<Record<string, string>>;
@@ -56,6 +59,9 @@ function endpointsOf(region: string, products: RegionCharts['products'], args: R
     gatewayUrl: args.gatewayUrl,
     accountsUrl: args.accountsUrl,
     auditUrl: args.auditUrl,
+    memoryUrl: args.memoryUrl,
+    analyticsUrl: args.analyticsUrl,
+    trainingUrl: args.trainingUrl,
     issuerUrl: keycloak.issuer,
     namespaces: Object.fromEntries(planes.map((plane) => [plane, planeNamespace(region, plane)])),
     postgres: `${postgres.host}:${postgres.port}`,

@@ -14,10 +14,13 @@ export class RuntimePlane extends Plane {
   readonly workflows: ChartDeployment;
   /** Works when the model answers. */
   readonly model: ChartDeployment;
+  /** Works when sentences become vectors. */
+  readonly embeddings: ChartDeployment;
 
   constructor(name: string, args: RuntimePlaneArgs, opts: PlaneOptions) {
     super('somagent:region:RuntimePlane', name, args, opts);
     this.model = this.deploy('slm', [args.secrets]);
+    this.embeddings = this.deploy('embeddings', [args.secrets]);
     this.workflows = this.deploy('temporal', [args.data.databases]);
     this.registerOutputs({});
   }

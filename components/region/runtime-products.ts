@@ -1,4 +1,4 @@
-import { Slm, Temporal } from '@somagent/constructs';
+import { Embeddings, Slm, Temporal } from '@somagent/constructs';
 import type { DataProducts } from './data-products.ts';
 import { apiServer, type Wiring } from './products.ts';
 
@@ -6,6 +6,7 @@ import { apiServer, type Wiring } from './products.ts';
 export interface RuntimeProducts {
   readonly temporal: Temporal;
   readonly slm: Slm;
+  readonly embeddings: Embeddings;
 }
 
 export function runtimeProducts({ charts, plan, args }: Wiring, { postgres }: DataProducts): RuntimeProducts {
@@ -26,5 +27,11 @@ export function runtimeProducts({ charts, plan, args }: Wiring, { postgres }: Da
     renderer: args.rayRenderer,
     workers: size.slmWorkers,
   });
-  return { temporal, slm };
+  const embeddings = new Embeddings(charts.embeddings, 'embeddings', {
+    image: image('embeddings'),
+    plan,
+    replicas: size.embeddingsReplicas,
+    ...apiServer(args),
+  });
+  return { temporal, slm, embeddings };
 }

@@ -16,8 +16,13 @@ export interface RegionSize {
   readonly openfgaReplicas: number;
   readonly opaReplicas: number;
   readonly slmWorkers: number;
-  readonly orchestratorReplicas: number;
   readonly gatewayReplicas: number;
+  readonly embeddingsReplicas: number;
+  readonly memoryReplicas: number;
+  readonly vectorStorage: string;
+  readonly analyticsStorage: string;
+  /** Workers of sessions, fewest and most. */
+  readonly orchestratorLimits: { readonly min: number; readonly max: number };
 }
 
 /**
@@ -37,8 +42,12 @@ export const regionSizes = {
     openfgaReplicas: 1,
     opaReplicas: 1,
     slmWorkers: 1,
-    orchestratorReplicas: 1,
     gatewayReplicas: 2,
+    embeddingsReplicas: 1,
+    memoryReplicas: 1,
+    vectorStorage: '1Gi',
+    analyticsStorage: '1Gi',
+    orchestratorLimits: { min: 1, max: 2 },
   },
   medium: {
     postgresMembers: 3,
@@ -52,8 +61,12 @@ export const regionSizes = {
     openfgaReplicas: 2,
     opaReplicas: 2,
     slmWorkers: 2,
-    orchestratorReplicas: 2,
     gatewayReplicas: 2,
+    embeddingsReplicas: 2,
+    memoryReplicas: 2,
+    vectorStorage: '20Gi',
+    analyticsStorage: '50Gi',
+    orchestratorLimits: { min: 2, max: 8 },
   },
   large: {
     postgresMembers: 3,
@@ -67,7 +80,11 @@ export const regionSizes = {
     openfgaReplicas: 3,
     opaReplicas: 2,
     slmWorkers: 4,
-    orchestratorReplicas: 4,
     gatewayReplicas: 4,
+    embeddingsReplicas: 4,
+    memoryReplicas: 3,
+    vectorStorage: '100Gi',
+    analyticsStorage: '500Gi',
+    orchestratorLimits: { min: 4, max: 16 },
   },
 } as const satisfies Record<string, RegionSize>;
