@@ -3,15 +3,16 @@
  * (fsync on, TLS), the real engine and the real model, each a process of its own.
  * `node tests/bench/memory-recall.ts [--memories=100000] [--questions=400] [--json]`
  *
- * Vectors of the fill are those of the model, asked for once per sentence and stored past the indexer, whose own rate is
- * measured apart: the mark is about recall among so many, not about an hour of embedding.
+ * The first 5,000 are stored as the service stores them, and counted; the others are inserted in bulk. Vectors of the fill
+ * are those of the model, asked for once per sentence and stored past the indexer, whose own rate is measured apart: the
+ * mark is about recall among so many, not about an hour of filling.
  */
 import { randomUUID } from 'node:crypto';
 import { loadavg } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Indexer } from '@somagent/memory-gateway/indexer.ts';
-import { Memories, type NewMemory } from '@somagent/memory-gateway/memories.ts';
+import { contentHash, Memories, type NewMemory } from '@somagent/memory-gateway/memories.ts';
 import { Recall, type RecallAnswer } from '@somagent/memory-gateway/recall.ts';
 import type { Scope } from '@somagent/memory-gateway/scope.ts';
 import {
@@ -39,6 +40,9 @@ if (!(questions >= 50 && questions <= 10_000)) throw new Error(`--questions is $
 /** Marks of issue 5, milliseconds and seconds. */
 const marks = { recallP95: 50, catchUpSeconds: 60 } as const;
 
+/** Stored one by one, and counted. */
+const counted = 5000;
+
 const tenants = Array.from({ length: 8 }, (_, place) => `tenant-${place}`);
 const ownersPerTenant = 25;
 const teamsPerTenant = 5;
@@ -47,15 +51,15 @@ const parts = {
   who: ['Ada', 'Bruno', 'Chen', 'Dunja', 'Emil', 'Farah', 'Goran', 'Hana', 'Ivo', 'Jana'],
   does: ['repairs', 'photographs', 'sells', 'collects', 'paints', 'forgets', 'borrows', 'ships', 'insures', 'measures'],
   what: ['old bicycles', 'wooden boats', 'court files', 'garden tools', 'data centres', 'violins', 'tax forms', 'maps'],
-  where: ['in the harbour', 'behind the station', 'at night', 'for her uncle', 'during winter', 'without a licence'],
+  where: ['in the harbour', 'at night'],
 };
 
-/** Sentence of a number: 4,800 different ones. */
+/** Sentence of a number: 1,600 different ones. */
 const sentence = (number: number): string => {
   const pick = (list: readonly string[], step: number) => list[Math.floor(number / step) % list.length] ?? '';
   return `${pick(parts.who, 1)} ${pick(parts.does, 10)} ${pick(parts.what, 100)} ${pick(parts.where, 800)}`;
 };
-const sentences = Array.from({ length: 4800 }, (_, number) => sentence(number));
+const sentences = Array.from({ length: 1600 }, (_, number) => sentence(number));
 
 const ownerOf = (number: number): string => `owner-${Math.floor(number / tenants.length) % ownersPerTenant}`;
 const teamOf = (number: number): string => `team-${Math.floor(number / tenants.length) % teamsPerTenant}`;
@@ -91,6 +95,23 @@ async function fill(memories: Memories, all: readonly NewMemory[]): Promise<numb
   };
   await Promise.all(Array.from({ length: 4 }, work));
   return all.length / (since(begun) / 1000);
+}
+
+/** Inserts memories in bulk, without their events and tasks. */
+async function insert({ database }: TestMemoryDatabase, all: readonly NewMemory[]): Promise<void> {
+  for (let from = 0; from < all.length; from += 2000) {
+    const rows = all.slice(from, from + 2000).map(({ sessionId: _, expiresAt: __, ...memory }) => ({
+      ...memory,
+      content_hash: contentHash(memory.text).toString('hex'),
+    }));
+    await sql`
+      insert into memory (tenant, id, owner, team, kind, text, content_hash, importance)
+      select tenant, id, owner, team, kind, text, decode(content_hash, 'hex'), importance
+      from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as row
+        (tenant text, id uuid, owner text, team text, kind text, text text, content_hash text, importance real)`.execute(
+      database.platform,
+    );
+  }
 }
 
 /** Vectors of the model for every sentence, once. */
@@ -202,7 +223,8 @@ async function main(): Promise<void> {
     const recall = new Recall({ database, memories, vectors, embeddings, log: quiet });
     const indexer = () => new Indexer({ database, vectors, embeddings, log: quiet });
     const all = Array.from({ length: count }, (_, number) => sample(number));
-    const stored = await fill(memories, all);
+    const stored = await fill(memories, all.slice(0, counted));
+    await insert(test, all.slice(counted));
     await load(stores, test, all, await embedSentences(stores));
     await ask(recall, 20);
     const answers = await ask(recall, questions);

@@ -126,7 +126,7 @@ type Search = { readonly exact?: boolean; readonly quantization?: Readonly<Recor
 
 const searches: Readonly<Record<string, Search>> = {
   'float32 (quantization ignored)': { quantization: { ignore: true } },
-  'int8, rescored': { quantization: { rescore: true } },
+  'int8, twice as many rescored': { quantization: { rescore: true, oversampling: 2 } },
   'int8 alone': { quantization: { rescore: false } },
 };
 

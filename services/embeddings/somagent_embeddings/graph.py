@@ -65,14 +65,14 @@ class _Builder:
 
     def _layer(self, hidden: str, name: str) -> str:
         width = self._folder.width
-        query, value = (self._heads(hidden, f"{name}.attention.self.{part}", (0, 2, 1, 3)) for part in ("query", "value"))
+        query, value = (
+            self._heads(hidden, f"{name}.attention.self.{part}", (0, 2, 1, 3)) for part in ("query", "value")
+        )
         key = self._heads(hidden, f"{name}.attention.self.key", (0, 2, 3, 1))
         scale = self._constant(np.float32((width // self._folder.heads) ** -0.5))
         scores = self._node("Add", [self._node("Mul", [self._node("MatMul", [query, key]), scale]), "bias"])
         mixed = self._node("MatMul", [self._node("Softmax", [scores], axis=-1), value])
-        flat = self._node(
-            "Reshape", [self._node("Transpose", [mixed], perm=[0, 2, 1, 3]), self._constant([-1, width])]
-        )
+        flat = self._node("Reshape", [self._node("Transpose", [mixed], perm=[0, 2, 1, 3]), self._constant([-1, width])])
         attended = self._linear(flat, f"{name}.attention.output.dense", width, width)
         hidden = self._norm(self._node("Add", [attended, hidden]), f"{name}.attention.output.LayerNorm")
         inner = self._node("Gelu", [self._linear(hidden, f"{name}.intermediate.dense", None, width)])

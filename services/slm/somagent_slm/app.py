@@ -26,18 +26,14 @@ from somagent_slm.settings import Settings, read_settings
 class Router:
     """The one that answers HTTPS: it admits, queues, and hands each request to a replica by a channel of its own.
 
-    It runs on an event loop in a thread of its own, away from Serve's. Deployed means that every model has generated: an
-    operator that moves traffic to what is deployed moves it to what answers.
+    It runs on an event loop in a thread of its own, away from Serve's.
     """
 
     def __init__(self) -> None:
         self._settings = read_settings()
         self._server: uvicorn.Server | None = None
-        self._settled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="router", daemon=True)
         self._thread.start()
-        while not self._settled.wait(1):
-            self.check_health()
 
     def check_health(self) -> None:
         """Serve replaces the router when this raises."""
@@ -61,7 +57,7 @@ class Router:
         host = ray.util.get_node_ip_address()
         await listen(host, settings.channel_port, settings.tls_directory, hub.join, hub.leave)
         door = Door(host, settings.channel_port, settings.tls_directory)
-        fleet = Fleet(settings, hub, metrics, door, self._settled.set)
+        fleet = Fleet(settings, hub, metrics, door)
         self._server = https_server(settings, Api(settings, hub, metrics).application)
         tasks = [asyncio.create_task(part) for part in (fleet.run(), hub.tell_demand())]
         server = asyncio.create_task(self._server.serve())

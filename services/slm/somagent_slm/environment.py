@@ -28,7 +28,7 @@ class Workloads:
 
 
 def workloads_of(environment: Mapping[str, str], prefix: str) -> Workloads | None:
-    """Reads `<prefix>_WORKLOAD_*` and `<prefix>_KUBERNETES_*`; None when the server is not in a cluster. Raises SettingsError."""
+    """Reads `<prefix>_WORKLOAD_*` and `<prefix>_KUBERNETES_*`; None outside of a cluster. Raises SettingsError."""
     names = (f"{prefix}_WORKLOAD_AUDIENCE", f"{prefix}_WORKLOAD_CALLERS")
     audience, callers = (environment.get(name, "") for name in names)
     if not audience and not callers:
@@ -40,11 +40,14 @@ def workloads_of(environment: Mapping[str, str], prefix: str) -> Workloads | Non
     for subject in subjects:
         if not re.fullmatch(r"system:serviceaccount:[a-z0-9-]+:[a-z0-9.-]+", subject):
             raise SettingsError(
-                f"{prefix}_WORKLOAD_CALLERS={callers} is not usable; set it to system:serviceaccount:<namespace>:<name>,…"
+                f"{prefix}_WORKLOAD_CALLERS={callers} is not usable; set it to "
+                "system:serviceaccount:<namespace>:<name>,…"
             )
     url = environment.get(f"{prefix}_KUBERNETES_URL", "https://kubernetes.default.svc").rstrip("/")
     if not url.startswith("https://"):
-        raise SettingsError(f"{prefix}_KUBERNETES_URL={url} is not usable; set it to the https address of the API server")
+        raise SettingsError(
+            f"{prefix}_KUBERNETES_URL={url} is not usable; set it to the https address of the API server"
+        )
     directory = {f"{prefix}_KUBERNETES_DIR": "/var/run/secrets/somagent/kubernetes", **environment}
     return Workloads(
         audience=audience,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 
 from ray import serve
 from ray.serve import RunTarget
@@ -30,12 +29,8 @@ _PREFIX = "model-"
 class Fleet:
     """Belongs to the router's event loop; Serve is asked in threads."""
 
-    def __init__(
-        self, settings: Settings, hub: Hub, metrics: Metrics, door: Door, settled: Callable[[], None]
-    ) -> None:
-        """`settled` is called when every declared model answers or is refused, at each look at them."""
+    def __init__(self, settings: Settings, hub: Hub, metrics: Metrics, door: Door) -> None:
         self._settings, self._hub, self._metrics, self._door = settings, hub, metrics, door
-        self._settled = settled
         self._declared = settings.models
         self._complaint = ""
         self._versions: dict[str, str] = {}
@@ -66,8 +61,6 @@ class Fleet:
                 self._changes[spec.name] = asyncio.create_task(self._change(spec, version))
         for name in set(self._versions) - set(versions) - set(self._changes):
             self._changes[name] = asyncio.create_task(self._retire(name))
-        if all(self._versions.get(name) == version or version in self._refused for name, version in versions.items()):
-            self._settled()
 
     def _read(self) -> None:
         """Takes over what the models file says now; what can't be used is said once and changes nothing."""

@@ -46,7 +46,7 @@ def _serve(settings: Settings, stop: threading.Event) -> int:
         # The router answers HTTPS itself: a proxy before it would be one more process and one more hop.
         serve.start(proxy_location="Disabled")
         serve.run(app({}), name="slm", route_prefix=None)
-        log("info", "ready", seconds=round(time.monotonic() - started, 1), port=settings.port)
+        log("info", "router ready", seconds=round(time.monotonic() - started, 1), port=settings.port)
         return _watch(settings, stop)
     finally:
         serve.shutdown()

@@ -1,4 +1,4 @@
-"""An HTTPS server around an ASGI application, for our servers that need no Ray: renewed certificates, an orderly end."""
+"""An HTTPS server around an ASGI application, for servers without Ray: renewed certificates, an orderly end."""
 
 from __future__ import annotations
 

@@ -29,8 +29,7 @@ TOKEN = open(os.environ["SLM_API_KEY_FILE"]).read().strip()
 
 def main() -> None:
     seen: dict[str, object] = {}
-    head = start_head()
-    seen["ready_seconds"] = wait_healthy(head)
+    head, seen["ready_seconds"] = healthy_head()
     seen["answer"] = ask(TOKEN)
     seen["refused"] = ask("wrong" * 8)
     seen["answers"] = {model: ask(TOKEN, model) for model in ("soma-tiny", "soma-tiny-q8")}
@@ -82,18 +81,22 @@ def stop(process: subprocess.Popen[bytes]) -> int:
     return process.wait(timeout=40)
 
 
-def wait_healthy(head: subprocess.Popen[bytes]) -> float:
-    started = time.monotonic()
-    while time.monotonic() - started < 120:
-        if head.poll() is not None:
-            raise SystemExit(f"the head ended with {head.returncode}")
-        try:
-            with urllib.request.urlopen(f"{BASE}/healthz", context=CONTEXT, timeout=5) as response:  # noqa: S310
-                if response.status == 200:
-                    return round(time.monotonic() - started, 1)
-        except OSError:
-            time.sleep(0.2)
-    raise SystemExit("the head is not healthy after 120 s")
+def healthy_head() -> tuple[subprocess.Popen[bytes], float]:
+    """A head that answers, and the seconds that it took. One that ends is started again, as the kubelet would.
+
+    Ray gives its own processes 30 s by the clock, which a machine with much else to do may not keep.
+    """
+    for _ in range(4):
+        head = start_head()
+        started = time.monotonic()
+        while head.poll() is None and time.monotonic() - started < 240:
+            try:
+                with urllib.request.urlopen(f"{BASE}/healthz", context=CONTEXT, timeout=5) as response:  # noqa: S310
+                    if response.status == 200:
+                        return head, round(time.monotonic() - started, 1)
+            except OSError:
+                time.sleep(0.2)
+    raise SystemExit(f"no head became healthy; the last one ended with {head.poll()}")
 
 
 def ask(token: str, model: str = "soma-tiny") -> str:

@@ -47,7 +47,7 @@ def seen(files: Files) -> Any:
             cwd=ROOT,
             env={**environment, "PYTHONPATH": str(ROOT), "TMPDIR": folder},
             stdout=subprocess.PIPE,
-            timeout=580,
+            timeout=900,
             check=True,
         )
     finally:

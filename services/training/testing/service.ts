@@ -75,7 +75,8 @@ const apart = ['unshare', '--map-root-user', '--net', 'sh', '-c', 'ip link set l
 
 /** Starts everything; the runner only once it is told to. */
 export async function startTraining(): Promise<TestTraining> {
-  const [platform, identity] = await Promise.all([startPlatform(), TestService.start()]);
+  const identity = await TestService.start();
+  const platform = await startPlatform();
   const replica = await identity.replica();
   for (const tenant of ['acme', 'globex']) {
     const row = { tenant, display_name: tenant };

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
+import qdrant_edge as edge
 from python_multipart import MultipartParser
 from python_multipart.multipart import parse_options_header
 from starlette.applications import Starlette
@@ -235,12 +236,12 @@ async def _create_index(call: Call) -> Json:
     collection = call.collection
     parts = read(await call.json(), "the request", required=("field_name", "field_schema"))
     field = typed(parts["field_name"], str, "field_name")
-    operation = points.edge.UpdateOperation.create_field_index(field, index_of(parts["field_schema"]))
+    operation = edge.UpdateOperation.create_field_index(field, index_of(parts["field_schema"]))
     return await _write(call, collection, [operation])
 
 
 async def _delete_index(call: Call) -> Json:
-    operation = points.edge.UpdateOperation.delete_field_index(call.request.path_params["field"])
+    operation = edge.UpdateOperation.delete_field_index(call.request.path_params["field"])
     return await _write(call, call.collection, [operation])
 
 

@@ -28,7 +28,7 @@ FLUSH_SECONDS = 5.0
 """Writes that were not waited for are on the disk after at most this time, as with Qdrant's flush interval."""
 QUIET_SECONDS = 5.0
 BUSY_SECONDS = 30.0
-"""Optimization starts after so long a pause, or, where there is none, so long after the first write that asks for it."""
+"""Optimization starts after so long a pause, or, without one, so long after the first write that asks for it."""
 PURGE_SECONDS = 10.0
 PURGE_REST = 10
 """After an optimization the next purge waits so many times as long as that took: rewriting must not become the work."""

@@ -60,9 +60,7 @@ def point_id(value: Any) -> PointId:
             return uuid.UUID(value)
         except ValueError:
             pass
-    raise bad_json(
-        f"value {value!r} is not a valid point ID, valid values are either an unsigned integer or a UUID"
-    )
+    raise bad_json(f"value {value!r} is not a valid point ID, valid values are either an unsigned integer or a UUID")
 
 
 def point_ids(value: Any, where: str) -> list[PointId]:

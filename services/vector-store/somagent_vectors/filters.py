@@ -104,7 +104,7 @@ def _match(body: Any, where: str) -> Any:
 
 
 def _engine_value(value: str | int | bool) -> Any:
-    """The engine's binding takes Python's True for the number 1, which matches nothing; numpy's it takes for what it is."""
+    """The engine's binding takes Python's True for the number 1, which matches nothing, and numpy's for itself."""
     return np.bool_(value) if isinstance(value, bool) else value
 
 

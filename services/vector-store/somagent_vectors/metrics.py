@@ -20,9 +20,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         labels = ("method", "endpoint")
-        self.responses = Counter(
-            "rest_responses", "Answers by status", (*labels, "status"), registry=self._registry
-        )
+        self.responses = Counter("rest_responses", "Answers by status", (*labels, "status"), registry=self._registry)
         self.duration = Histogram(
             "rest_responses_duration_seconds", "Time to the answer", labels, buckets=_SECONDS, registry=self._registry
         )

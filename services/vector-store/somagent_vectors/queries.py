@@ -9,7 +9,7 @@ import qdrant_edge as edge
 
 from somagent_vectors.errors import bad_json, unsupported, wrong_input
 from somagent_vectors.fields import Json, choice, natural, point_id, read, strings, typed
-from somagent_vectors.filters import filter_of, optional_filter
+from somagent_vectors.filters import optional_filter
 from somagent_vectors.points import vector_of
 from somagent_vectors.schema import Schema
 
@@ -47,7 +47,9 @@ def scroll_request(body: Any) -> edge.ScrollRequest:
     parts = read(body, "the request", optional=optional)
     order = order_by(parts["order_by"]) if "order_by" in parts else None
     if order is not None and "offset" in parts:
-        raise wrong_input("Cannot use an `offset` when using `order_by`. The alternative for paging is to use `order_by.start_from`")
+        raise wrong_input(
+            "Cannot use an `offset` when using `order_by`. The alternative for paging is to use `order_by.start_from`"
+        )
     return edge.ScrollRequest(
         offset=point_id(parts["offset"]) if "offset" in parts else None,
         limit=natural(parts.get("limit", 10), "limit", 1, MOST_RESULTS),
@@ -76,7 +78,12 @@ def facet_request(body: Any) -> edge.FacetRequest:
 
 
 def order_by(body: Any) -> edge.OrderBy:
-    parts = read({"key": body} if isinstance(body, str) else body, "order_by", required=("key",), optional=("direction", "start_from"))
+    parts = read(
+        {"key": body} if isinstance(body, str) else body,
+        "order_by",
+        required=("key",),
+        optional=("direction", "start_from"),
+    )
     direction = choice(parts["direction"], _DIRECTIONS, "order_by.direction") if "direction" in parts else None
     return edge.OrderBy(typed(parts["key"], str, "order_by.key"), direction, parts.get("start_from"))
 
@@ -157,7 +164,9 @@ class _Reader:
     def _mmr(self, vector: Any, using: str, body: Any, parts: Json) -> edge.Mmr:
         options = read(body, "query.mmr", optional=("diversity", "candidates_limit"))
         diversity = float(typed(options.get("diversity", 0.5), (int, float), "query.mmr.diversity"))
-        candidates = natural(options.get("candidates_limit", parts.get("limit", 10)), "candidates_limit", 1, MOST_RESULTS)
+        candidates = natural(
+            options.get("candidates_limit", parts.get("limit", 10)), "candidates_limit", 1, MOST_RESULTS
+        )
         return edge.Mmr(vector, 1 - diversity, candidates, using or None)
 
 
@@ -182,7 +191,9 @@ def _ranking(body: Json) -> Any:
     if "order_by" in body:
         return order_by(read(body, "query", required=("order_by",))["order_by"])
     if "sample" in body:
-        return choice(read(body, "query", required=("sample",))["sample"], {"random": edge.Sample.Random}, "query.sample")
+        return choice(
+            read(body, "query", required=("sample",))["sample"], {"random": edge.Sample.Random}, "query.sample"
+        )
     raise unsupported(f"a query by {', '.join(body) or 'nothing'}", "use nearest, fusion, rrf, order_by or sample")
 
 
@@ -190,6 +201,3 @@ def _score(parts: Json) -> float | None:
     if "score_threshold" not in parts:
         return None
     return float(typed(parts["score_threshold"], (int, float), "score_threshold"))
-
-
-__all__ = ["count_request", "facet_request", "filter_of", "query_request", "scroll_request"]

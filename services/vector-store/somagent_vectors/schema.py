@@ -133,7 +133,9 @@ def _vector(body: Any, where: str) -> edge.EdgeVectorParams:
     parts = read(body, where, required=("size", "distance"), optional=optional)
     multi = parts.get("multivector_config")
     if multi is not None:
-        choice(read(multi, f"{where}.multivector_config", required=("comparator",))["comparator"], {"max_sim": 1}, where)
+        choice(
+            read(multi, f"{where}.multivector_config", required=("comparator",))["comparator"], {"max_sim": 1}, where
+        )
     return edge.EdgeVectorParams(
         size=natural(parts["size"], f"{where}.size", 1, 65_536),
         distance=choice(parts["distance"], _DISTANCES, f"{where}.distance"),

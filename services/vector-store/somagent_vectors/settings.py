@@ -13,7 +13,7 @@ from somagent_slm.https import Listener
 
 @dataclass(frozen=True)
 class Settings:
-    """What the server runs with. Sizes are bytes; `requests` is how many are answered at once before callers get 429."""
+    """What the server runs with. Sizes are bytes; more than `requests` at once get 429."""
 
     data: Path
     key_file: Path
