@@ -14,7 +14,7 @@ export async function program(): Promise<StackOutputs> {
   return stackOutputs(
     config,
     regions,
-    realm.clients.map(({ clientId }) => clientId),
+    realm.clients.filter(({ workload }) => workload === undefined).map(({ clientId }) => clientId),
   );
 }
 
