@@ -7,7 +7,7 @@ import { type MigrationResult, Migrator } from 'kysely/migration';
 const migrations = { '0001_outbox': outboxMigration, '0002_quota': quotaMigration };
 
 /** Brings the database `analytics` to its newest version. @returns what ran now */
-export async function migratePostgres(db: Kysely<unknown>): Promise<readonly MigrationResult[]> {
+export async function migratePostgres<Tables>(db: Kysely<Tables>): Promise<readonly MigrationResult[]> {
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } });
   const { error, results } = await migrator.migrateToLatest();
   if (error) throw error;
