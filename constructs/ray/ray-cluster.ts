@@ -238,7 +238,7 @@ export class RayCluster extends Construct {
     });
     const json = k8s.toJson_PodTemplateSpec(template);
     // The operator puts its autoscaler beside the head and binds the pod's account to the right to resize this cluster.
-    if (component === 'head' && this.#grows) json.spec.automountServiceAccountToken = true;
+    if (json !== undefined && component === 'head' && this.#grows) json.spec.automountServiceAccountToken = true;
     return json;
   }
 

@@ -155,7 +155,7 @@ test('an error midway ends the stream as an error; with wait_end_of_query it is 
     const result = await analytics.query({
       query,
       format: 'JSONCompactEachRow',
-      clickhouse_settings: { max_block_size: 1000 },
+      clickhouse_settings: { max_block_size: '1000' },
     });
     for await (const piece of result.stream()) seen += piece.length;
   });

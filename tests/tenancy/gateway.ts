@@ -6,13 +6,17 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { createBudgetHandlers } from '@somagent/gateway/budget-handlers.ts';
 import { EventHub } from '@somagent/gateway/event-hub.ts';
 import { createHandlers } from '@somagent/gateway/handlers.ts';
 import { encodeCursor } from '@somagent/gateway/identifiers.ts';
+import { createOpenAiHandlers } from '@somagent/gateway/openai-handlers.ts';
 import { SessionReader } from '@somagent/gateway/reader.ts';
 import { routes } from '@somagent/gateway/routes.ts';
 import { sessionFacts } from '@somagent/gateway/session-facts.ts';
 import { Sessions } from '@somagent/gateway/sessions.ts';
+import { Spending } from '@somagent/gateway/spending.ts';
+import { ToolPolicy } from '@somagent/gateway/tool-policy.ts';
 import {
   createGovernedApp,
   type GovernedApp,
@@ -34,6 +38,7 @@ import {
   type PostgresConfig,
   type TenantDatabase,
 } from '@somagent/kit';
+import { createModels } from '@somagent/models';
 import { type Database, openDatabase } from '@somagent/orchestrator/database.ts';
 import { migrate, readers } from '@somagent/orchestrator/migrations.ts';
 import { SessionStore } from '@somagent/orchestrator/session-store.ts';
@@ -188,25 +193,40 @@ export class Loopback {
     const relations = fault.relations?.(inside) ?? checker;
     const reader = fault.reader?.(inside) ?? healthy;
     const sessions = new Sessions(new Client({ connection: temporal }), { taskQueue: 'sessions', idleTimeout: 1000 });
+    const verdicts = { accepting: true, record: () => undefined };
+    // No model: what is apart here are sessions and budgets.
+    const models = createModels({ providers: {}, models: {} }, { log: this.#log });
     const app = createGovernedApp({
       service: 'gateway',
       title: 'gateway',
       routes,
-      handlers: createHandlers({
-        reader,
-        hub: this.#hub,
-        log: this.#log,
-        draining: draining.signal,
-        control: this.#control,
-        relations: checker,
-        sessions,
-      }),
+      handlers: {
+        ...createHandlers({
+          reader,
+          hub: this.#hub,
+          log: this.#log,
+          draining: draining.signal,
+          control: this.#control,
+          relations: checker,
+          sessions,
+        }),
+        ...createBudgetHandlers({ database: this.#db }),
+        ...createOpenAiHandlers({
+          models,
+          spending: new Spending({ database: this.#db, log: this.#log, seconds: 60 }),
+          control: this.#control,
+          relations: checker,
+          tools: new ToolPolicy({ policy: this.#identity.policy, control: this.#control, verdicts }),
+          log: this.#log,
+          deadlineMs: 1000,
+        }),
+      },
       authentication: { tokens: this.#tokens },
       control: this.#control,
       policy: this.#identity.policy,
       relations,
       quota: new PostgresQuota({ database: this.#db, limits: [unreached], log: this.#log }),
-      verdicts: { accepting: true, record: () => undefined },
+      verdicts,
       log: this.#log,
     });
     const server = await serveGoverned({
