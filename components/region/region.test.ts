@@ -20,7 +20,13 @@ const args: RegionArgs = {
   rayRenderer: 'pods',
   kafkaRenderer: 'pods',
   registry: 'registry.example.com',
-  realm: { name: 'somagent', clients: [{ clientId: 'acme-agent', tenant: 'acme', scopes: ['somagent-gateway'] }] },
+  realm: {
+    name: 'somagent',
+    clients: [
+      { clientId: 'acme-agent', tenant: 'acme', scopes: ['somagent-gateway'] },
+      { clientId: 'somagent-identity', scopes: [], workload: { plane: 'services', serviceAccount: 'identity' } },
+    ],
+  },
 };
 
 function planned(names: readonly string[], more: Partial<RegionArgs> = {}) {
