@@ -13,6 +13,9 @@ const good = {
   identityUrl: 'https://localhost:8444',
   accountsUrl: 'https://localhost:8445',
   auditUrl: 'https://localhost:8446',
+  memoryUrl: 'https://localhost:8447',
+  analyticsUrl: 'https://localhost:8448',
+  trainingUrl: 'https://localhost:8449',
   tenants: '["acme"]',
 };
 
@@ -37,10 +40,16 @@ test('a good configuration is read, defaults filled in', () => {
       identityUrl: 'https://localhost:8444',
       accountsUrl: 'https://localhost:8445',
       auditUrl: 'https://localhost:8446',
+      memoryUrl: 'https://localhost:8447',
+      analyticsUrl: 'https://localhost:8448',
+      trainingUrl: 'https://localhost:8449',
       gatewayNodePort: 30443,
       identityNodePort: undefined,
       accountsNodePort: undefined,
       auditNodePort: undefined,
+      memoryNodePort: undefined,
+      analyticsNodePort: undefined,
+      trainingNodePort: undefined,
     },
   ]);
 });
@@ -60,6 +69,9 @@ test('{region} stands for the name of each region', () => {
     identityUrl: 'https://identity.{region}.example.com',
     accountsUrl: 'https://accounts.{region}.example.com',
     auditUrl: 'https://audit.{region}.example.com',
+    memoryUrl: 'https://memory.{region}.example.com',
+    analyticsUrl: 'https://analytics.{region}.example.com',
+    trainingUrl: 'https://training.{region}.example.com',
   });
   assert.deepEqual(
     regions.map(({ context, gatewayUrl }) => [context, gatewayUrl]),
