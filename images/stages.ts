@@ -47,6 +47,7 @@ export const stages: Partial<Record<ImageName, (stage: Stage) => Promise<void>>>
   audit: (stage) => stageService('audit', stage),
   identity: (stage) => stageService('identity', stage),
   relations: (stage) => stageService('relations', stage),
+  'memory-gateway': (stage) => stageService('memory-gateway', stage),
   orchestrator: (stage) => stageService('orchestrator', stage),
   'object-store': (stage) => stageTool('versitygw', stage),
   policy: stagePolicy,
