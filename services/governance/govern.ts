@@ -33,6 +33,12 @@ export interface GovernanceOptions {
 /** Largest request body where a route declares no other, bytes. */
 export const bodyLimitBytes = 64 * 1024;
 
+/**
+ * So much beyond the limit is read and thrown away: a client that is still sending would lose the answer with
+ * the connection.
+ */
+const discardedBytes = 1024 * 1024;
+
 /** Entry point of the policy for requests over HTTP. */
 const entrypoint = 'soma/gateway/verdict';
 
@@ -128,10 +134,18 @@ const utf8 = new TextDecoder('utf-8', { fatal: true });
 async function readBody({ req }: Context, limit: number): Promise<void> {
   // A declared length is enough to refuse; a body in chunks has to be counted.
   const isCounted = req.header('transfer-encoding') !== undefined;
-  if (!isCounted && Number(req.header('content-length')) > limit) refuseBody(limit);
+  const declared = Number(req.header('content-length'));
+  if (!isCounted && declared > limit) {
+    if (declared <= limit + discardedBytes) await discard(req.raw);
+    refuseBody(limit);
+  }
   const bytes = isCounted ? await countedBody(req.raw, limit) : await req.raw.arrayBuffer();
   // Hono keeps promises here, whatever its type says.
   req.bodyCache.text = Promise.resolve(textOf(bytes)) as unknown as string;
+}
+
+async function discard({ body }: Request): Promise<void> {
+  for await (const _ of body ?? []);
 }
 
 async function countedBody({ body }: Request, limit: number): Promise<Uint8Array> {
