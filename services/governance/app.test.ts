@@ -239,6 +239,18 @@ const refusals: readonly Refusal[] = [
     type: 'body-too-large',
   },
   {
+    name: 'with a body that is announced as too large and does not come',
+    path: '/v1/things',
+    init: {
+      ...post(''),
+      body: new ReadableStream(),
+      headers: { 'content-type': 'application/json', 'content-length': '70011' },
+      duplex: 'half',
+    },
+    status: 413,
+    type: 'body-too-large',
+  },
+  {
     name: 'with a body in chunks that is too large',
     path: '/v1/things',
     init: post({ name: 'x'.repeat(70_000) }, { 'transfer-encoding': 'chunked' }),

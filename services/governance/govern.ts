@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { asTenant } from '@somagent/kit';
 import type { Context, MiddlewareHandler } from 'hono';
 import { matchedRoutes } from 'hono/route';
@@ -34,10 +35,10 @@ export interface GovernanceOptions {
 export const bodyLimitBytes = 64 * 1024;
 
 /**
- * So much beyond the limit is read and thrown away: a client that is still sending would lose the answer with
- * the connection.
+ * So much beyond the limit is read and thrown away, for so many milliseconds: a client that is still sending would lose
+ * the answer with the connection.
  */
-const discardedBytes = 1024 * 1024;
+const discarded = { bytes: 1024 * 1024, time: 1000 };
 
 /** Entry point of the policy for requests over HTTP. */
 const entrypoint = 'soma/gateway/verdict';
@@ -136,7 +137,7 @@ async function readBody({ req }: Context, limit: number): Promise<void> {
   const isCounted = req.header('transfer-encoding') !== undefined;
   const declared = Number(req.header('content-length'));
   if (!isCounted && declared > limit) {
-    if (declared <= limit + discardedBytes) await discard(req.raw);
+    if (declared <= limit + discarded.bytes) await Promise.race([discard(req.raw), sleep(discarded.time)]);
     refuseBody(limit);
   }
   const bytes = isCounted ? await countedBody(req.raw, limit) : await req.raw.arrayBuffer();
@@ -145,7 +146,11 @@ async function readBody({ req }: Context, limit: number): Promise<void> {
 }
 
 async function discard({ body }: Request): Promise<void> {
-  for await (const _ of body ?? []);
+  try {
+    for await (const _ of body ?? []);
+  } catch {
+    // The client has gone, or was answered meanwhile.
+  }
 }
 
 async function countedBody({ body }: Request, limit: number): Promise<Uint8Array> {
