@@ -31,6 +31,8 @@ const listSchema = z.array(
 );
 
 const problemSchema = z.object({ type: z.string() });
+/** How OpenAI's API, which the gateway speaks too, says that there is no token. */
+const openAiSchema = z.object({ error: z.object({ code: z.literal('invalid_api_key') }) });
 const factsSchema = z.object({
   roles: z.record(z.string(), z.array(z.string())),
   callers: z.record(z.string(), z.record(z.string(), z.array(z.string()))),
@@ -96,14 +98,18 @@ async function askPod(cluster: Cluster, pod: V1Pod): Promise<CoveredPod> {
 async function askRoute(cluster: Cluster, pod: V1Pod, { method, path }: ListedRoute): Promise<BareAnswer> {
   const target = `https:${portOf(pod, 'https')}`;
   const answer = await cluster.askPod(pod, target, sampleMethod(method), samplePath(path));
-  const problem = problemSchema.safeParse(parse(answer.body));
   return {
     method,
     path,
     status: answer.status,
-    problem: problem.success ? problem.data.type : null,
+    problem: problemOf(parse(answer.body)),
     requestId: answer.headers['x-request-id'] ?? null,
   };
+}
+
+function problemOf(body: unknown): string | null {
+  if (openAiSchema.safeParse(body).success) return 'urn:somagent:problem:token-missing';
+  return problemSchema.safeParse(body).data?.type ?? null;
 }
 
 function parse(text: string): unknown {

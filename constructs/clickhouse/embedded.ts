@@ -23,7 +23,7 @@ export function renderEmbedded(scope: Construct, cluster: Cluster): PodNetwork {
       CLICKHOUSE_DATA_DIR: '/var/lib/clickhouse',
       CLICKHOUSE_MAX_MEMORY_MIB: String(Math.floor((limit * ENGINE_SHARE) / 2 ** 20)),
     },
-    ports: { https: ports.https, health: ports.health },
+    ports: { https: ports.https, monitoring: ports.health },
     secrets: [
       { path: '/secrets/clickhouse-tls', secret: certificateOf(cluster, cluster.name, []) },
       ...users.map((user) => ({ path: `/secrets/users/${user}`, secret: userSecret(cluster, user, namespace) })),

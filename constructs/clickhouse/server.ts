@@ -40,7 +40,7 @@ export function renderServer(scope: Construct, cluster: Cluster, keepers: number
     image: cluster.image,
     command: ['/bin/sh', '-c', START_SERVER],
     env: { POD_NAME: podName, POD_HOST: `$(POD_NAME).${service}.${cluster.namespace}.svc` },
-    ports: { https: ports.https, native: ports.native, interserver: ports.interserver, health: ports.health },
+    ports: { https: ports.https, native: ports.native, interserver: ports.interserver, monitoring: ports.health },
     files: [{ path: '/etc/clickhouse', config }],
     secrets: [
       { path: '/secrets/tls', secret: certificateOf(cluster, cluster.name, hosts) },
@@ -76,7 +76,7 @@ function renderKeepers(scope: Construct, cluster: Cluster, count: number) {
     image: cluster.image,
     command: ['/bin/sh', '-c', START_KEEPER],
     env: { POD_INDEX: { field: "metadata.labels['apps.kubernetes.io/pod-index']" } },
-    ports: { keeper: ports.keeper, raft: ports.raft, health: ports.health },
+    ports: { keeper: ports.keeper, raft: ports.raft, monitoring: ports.health },
     files: [
       { path: '/etc/clickhouse', config: configMap(scope, cluster, 'keeper', { 'config.xml': keeperConfig(hosts) }) },
     ],

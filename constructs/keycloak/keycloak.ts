@@ -71,7 +71,7 @@ export interface KeycloakProps {
   readonly certificateAddresses?: readonly string[];
   /** Number of pods. @default 1 */
   readonly replicas?: number;
-  /** Of each pod. @default 150m and 448Mi promised, 768Mi at most */
+  /** Of each pod. @default 100m and 448Mi promised, 768Mi at most */
   readonly resources?: Resources;
 }
 
@@ -82,7 +82,7 @@ type Task = Pick<
 >;
 
 const ADMINISTRATION: Resources = { cpu: '50m', memory: '96Mi', memoryLimit: '256Mi' };
-const SERVER: Resources = { cpu: '150m', memory: '448Mi', memoryLimit: '768Mi' };
+const SERVER: Resources = { cpu: '100m', memory: '448Mi', memoryLimit: '768Mi' };
 
 /** Keycloak with one realm, applied from data. Source: https://www.keycloak.org/server/all-config */
 export class Keycloak extends Construct implements Endpoint {

@@ -61,16 +61,16 @@ export interface RayClusterProps {
   readonly secrets?: readonly SecretMount[];
   /** Where the Kubernetes API is, for an application that verifies workloads with its keys. @default it verifies none */
   readonly workloadKeys?: ApiServerAddress;
-  /** Of the head. @default 250m and 1Gi promised, 1536Mi at most */
+  /** Of the head. @default 200m and 1Gi promised, 1536Mi at most */
   readonly headResources?: Resources;
-  /** Of each worker. @default 150m and 768Mi promised, 1280Mi at most */
+  /** Of each worker. @default 100m and 768Mi promised, 1280Mi at most */
   readonly workerResources?: Resources;
   /** Namespace of the KubeRay operator, which is admitted to the dashboard. @default 'kuberay-system' */
   readonly operatorNamespace?: string;
 }
 
-const HEAD: Resources = { cpu: '250m', memory: '1Gi', memoryLimit: '1536Mi' };
-const WORKER: Resources = { cpu: '150m', memory: '768Mi', memoryLimit: '1280Mi' };
+const HEAD: Resources = { cpu: '200m', memory: '1Gi', memoryLimit: '1536Mi' };
+const WORKER: Resources = { cpu: '100m', memory: '768Mi', memoryLimit: '1280Mi' };
 /** The operator's autoscaler, a container beside the head. */
 const AUTOSCALER = {
   idleTimeoutSeconds: 120,
