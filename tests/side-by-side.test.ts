@@ -36,6 +36,9 @@ describe('a second region beside the first', () => {
       identityNodePort: '0',
       accountsNodePort: '0',
       auditNodePort: '0',
+      memoryNodePort: '0',
+      analyticsNodePort: '0',
+      trainingNodePort: '0',
     });
     // Only what is in a namespace that exists can be tried.
     for (const namespace of namespaces()) await api.apply(namespace, write);
