@@ -62,7 +62,7 @@ abstract class Workload extends Construct {
       ...connections.flatMap(({ workloadTokens: tokens = [] }) => tokens),
       ...(props.workloadTokens ?? []),
     ];
-    const identified = workloadTokens.length > 0 || (props.verifiesWorkloads ?? false) !== false;
+    const identified = workloadTokens.length > 0 || Boolean(props.verifiesWorkloads);
     this.pod = {
       ...props,
       ...(identified && { workloadTokens, serviceAccount: this.network.serviceAccount() }),

@@ -9,7 +9,6 @@ import { startPostgres, type TestPostgres } from '@somagent/bootstrap/testing/po
 import { readEvent } from '@somagent/events';
 import { appendEvents, createLogger, outboxMigration } from '@somagent/kit';
 import { Kysely, PostgresDialect } from 'kysely';
-import pg from 'pg';
 import { compileCorpus, opaPath } from '../bundle/corpus.ts';
 import { folderShelf, publish } from '../bundle/publish.ts';
 import { FolderSource, PolicyEngine, policyRecords } from './index.ts';
@@ -21,11 +20,7 @@ let db: Kysely<{ outbox: { seq: string; value: Record<string, unknown> } }>;
 
 before(async () => {
   postgres = await startPostgres();
-  const { host, port, ca } = postgres.server;
-  const { username: user, password } = postgres.superuser;
-  const pool = new pg.Pool({ host, port, user, password, database: 'postgres', ssl: { ca }, max: 2 });
-  pool.on('error', () => undefined);
-  db = new Kysely({ dialect: new PostgresDialect({ pool }) });
+  db = new Kysely({ dialect: new PostgresDialect({ pool: postgres.pool('postgres') }) });
 });
 after(async () => {
   await db.destroy();

@@ -5,7 +5,6 @@ import { startPostgres, type TestPostgres } from '@somagent/bootstrap/testing/po
 import { createLogger, TenantDatabase } from '@somagent/kit';
 import fc from 'fast-check';
 import { Kysely, PostgresDialect } from 'kysely';
-import pg from 'pg';
 import { type Limit, PostgresQuota } from './quota.ts';
 import { type QuotaTables, quotaMigration } from './quota-migration.ts';
 
@@ -16,13 +15,7 @@ let postgres: TestPostgres;
 const databases: TenantDatabase<QuotaTables>[] = [];
 
 const service = { username: 'things', password: 'a password of this test' };
-const connection = (credentials = service): pg.Pool => {
-  const { host, port, ca } = postgres.server;
-  const { username: user, password } = credentials;
-  const pool = new pg.Pool({ host, port, user, password, database: 'things', ssl: { ca }, max: 4 });
-  // At the end the server may say goodbye before the connection does.
-  return pool.on('error', () => undefined);
-};
+const connection = (credentials = service) => postgres.pool('things', credentials);
 const openPod = () => {
   const database = new TenantDatabase<QuotaTables>(connection());
   databases.push(database);

@@ -8,7 +8,6 @@ import { startPostgres, type TestPostgres } from '@somagent/bootstrap/testing/po
 import { event, readEvent } from '@somagent/events';
 import { appendEvents, createLogger, KafkaProducer, outboxMigration } from '@somagent/kit';
 import { Kysely, PostgresDialect } from 'kysely';
-import pg from 'pg';
 import type { VerdictRecord } from './neighbours.ts';
 import { KafkaVerdictSink, type VerdictEvent, verdictEvent } from './verdict-sink.ts';
 
@@ -19,12 +18,7 @@ let kafka: KafkaProducer;
 
 before(async () => {
   postgres = await startPostgres();
-  const { host, port, ca } = postgres.server;
-  const { username: user, password } = postgres.superuser;
-  const pool = new pg.Pool({ host, port, user, password, database: 'postgres', ssl: { ca }, max: 2 });
-  // At the end the server may say goodbye before the connection does.
-  pool.on('error', () => undefined);
-  db = new Kysely({ dialect: new PostgresDialect({ pool }) });
+  db = new Kysely({ dialect: new PostgresDialect({ pool: postgres.pool('postgres') }) });
   await outboxMigration.up(db);
   await writeFile(join(postgres.folder, 'username'), 'gateway');
   const config = {

@@ -4,7 +4,7 @@ import { createServer } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import type pg from 'pg';
+import pg from 'pg';
 import { connect, type Server } from '../database/connect.ts';
 import { createAuthority, issueCertificate } from '../secrets/certificates.ts';
 import type { Credentials } from '../settings.ts';
@@ -24,6 +24,8 @@ export interface TestPostgres {
   /** Everything the server has logged, statements included. */
   log(): string;
   connect(database: string, credentials?: Credentials): Promise<pg.Client>;
+  /** Some connections at once, as a service has them; who opens the pool ends it. */
+  pool(database: string, credentials?: Credentials): pg.Pool;
   /** Runs a Postgres client program (pg_dump ...) as the superuser. @returns its stdout */
   client(program: string, args: readonly string[]): Promise<string>;
   stop(): Promise<void>;
@@ -144,6 +146,14 @@ class RunningPostgres implements TestPostgres {
 
   connect(database: string, credentials: Credentials = this.superuser): Promise<pg.Client> {
     return connect(this.server, database, credentials);
+  }
+
+  pool(database: string, credentials: Credentials = this.superuser): pg.Pool {
+    const { host, port, ca } = this.server;
+    const { username: user, password } = credentials;
+    const pool = new pg.Pool({ host, port, user, password, database, ssl: { ca }, max: 4 });
+    // At the end the server may say goodbye before the connection does.
+    return pool.on('error', () => undefined);
   }
 
   async probe(): Promise<void> {
