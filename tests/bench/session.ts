@@ -1,7 +1,8 @@
 /**
  * Turns of sessions through the gateway, one after another in each of several sessions at once: what the client waits
  * for, split into the model's part and the platform's. Loopback only, bounded in turns and in time.
- * `node tests/bench/session.ts [--turns=24] [--concurrency=1,4,10] [--json]`
+ * `node tests/bench/session.ts [--turns=40] [--concurrency=1,10,50] [--json]`
+ * Each session takes at least two turns, whatever `--turns` says.
  */
 import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
@@ -9,7 +10,9 @@ import type { Timings, Turn } from '@somagent/orchestrator/contract.ts';
 import { address, call, tokenOf } from '../support/session-api.ts';
 
 const mostTurns = 400;
-const mostSessions = 32;
+const mostSessions = 64;
+/** Fewer of each session would measure only its start. */
+const leastTurnsOfSession = 2;
 /** Time after which a stage asks no more turns, milliseconds. */
 const stageLimit = 120_000;
 const client = 'acme-agent';
@@ -26,6 +29,7 @@ interface Sample {
 interface Spread {
   readonly p50: number;
   readonly p95: number;
+  readonly p99: number;
 }
 
 /** The figures of one concurrency. */
@@ -38,6 +42,8 @@ export interface Stage {
   readonly total: Spread;
   /** From the request to the model until its last token. */
   readonly model: Spread;
+  /** From the request to the model until its first token. */
+  readonly firstToken: Spread;
   /** The client's total without the model: all that the platform and the way to it cost. */
   readonly platform: Spread;
   /** The part of `platform` before the generation began. */
@@ -72,6 +78,7 @@ export async function measureStage(sessions: number, turns: number): Promise<Sta
     turnsPerSecond: samples.length / seconds,
     total: spread(({ total }) => total),
     model: spread(({ timings }) => timings.model),
+    firstToken: spread(({ timings }) => timings.firstToken ?? timings.model),
     platform: spread(({ total, timings }) => total - timings.model),
     queue: spread(({ timings }) => timings.queue),
   };
@@ -92,11 +99,11 @@ async function ask(token: string, id: string, index: number): Promise<Sample> {
   throw new Error(`status ${status}: ${JSON.stringify(body)}`);
 }
 
-/** The median, and the value that 95 of 100 do not exceed; NaN of nothing. */
+/** The median, and the values that 95 and 99 of 100 do not exceed; NaN of nothing. */
 export function spreadOf(values: readonly number[]): Spread {
   const sorted = values.toSorted((a, b) => a - b);
   const at = (share: number) => sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN;
-  return { p50: at(0.5), p95: at(0.95) };
+  return { p50: at(0.5), p95: at(0.95), p99: at(0.99) };
 }
 
 /** A load on anything but this machine is refused: the figures would be the network's, and the load a stranger's. */
@@ -117,13 +124,15 @@ function bounded(name: string, text: string, most: number): number {
 export async function sessionBenchmark(turns: number, concurrencies: readonly number[]): Promise<readonly Stage[]> {
   requireLoopback();
   const stages: Stage[] = [];
-  for (const sessions of concurrencies) stages.push(await measureStage(sessions, turns));
+  for (const sessions of concurrencies) {
+    stages.push(await measureStage(sessions, Math.max(turns, leastTurnsOfSession * sessions)));
+  }
   return stages;
 }
 
-const columns = ['total', 'model', 'platform', 'queue'] as const;
+const columns = ['total', 'model', 'firstToken', 'platform', 'queue'] as const;
 
-/** The figures as a table, milliseconds as `p50 / p95`, and every error. */
+/** The figures as a table, milliseconds as `p50 / p95 / p99`, and every error. */
 export function tableOf(stages: readonly Stage[]): string {
   const head = ['sessions', 'turns', 'errors', 'turns/s', ...columns];
   const rows = stages.map((stage) => [
@@ -131,9 +140,11 @@ export function tableOf(stages: readonly Stage[]): string {
     `${stage.turns}`,
     `${stage.errors.length}`,
     stage.turnsPerSecond.toFixed(1),
-    ...columns.map((column) => `${stage[column].p50.toFixed(0)} / ${stage[column].p95.toFixed(0)}`),
+    ...columns.map((column) =>
+      [stage[column].p50, stage[column].p95, stage[column].p99].map((value) => value.toFixed(0)).join(' / '),
+    ),
   ]);
-  const line = (cells: readonly string[]) => cells.map((cell) => cell.padStart(12)).join('');
+  const line = (cells: readonly string[]) => cells.map((cell) => cell.padStart(20)).join('');
   return [...[head, ...rows].map(line), ...stages.flatMap(({ errors }) => errors.map((error) => `  ${error}`))].join(
     '\n',
   );
@@ -144,8 +155,8 @@ export async function main(args: readonly string[]): Promise<boolean> {
   const { values } = parseArgs({
     args: [...args],
     options: {
-      turns: { type: 'string', default: '24' },
-      concurrency: { type: 'string', default: '1,4,10' },
+      turns: { type: 'string', default: '40' },
+      concurrency: { type: 'string', default: '1,10,50' },
       json: { type: 'boolean', default: false },
     },
   });
@@ -154,7 +165,8 @@ export async function main(args: readonly string[]): Promise<boolean> {
   const load = loadavg().map((value) => value.toFixed(1));
   const stages = await sessionBenchmark(turns, concurrencies);
   if (values.json) console.log(JSON.stringify({ load, stages }));
-  else console.log(`${tableOf(stages)}\nmilliseconds as p50 / p95; load of the machine before: ${load.join(' ')}`);
+  else
+    console.log(`${tableOf(stages)}\nmilliseconds as p50 / p95 / p99; load of the machine before: ${load.join(' ')}`);
   return stages.every(({ errors, turns: answered }) => errors.length === 0 && answered > 0);
 }
 
