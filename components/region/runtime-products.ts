@@ -9,7 +9,10 @@ export interface RuntimeProducts {
   readonly embeddings: Embeddings;
 }
 
-export function runtimeProducts({ charts, plan, args }: Wiring, { postgres }: DataProducts): RuntimeProducts {
+export function runtimeProducts(
+  { charts, plan, args }: Wiring,
+  { postgres, objectStore }: DataProducts,
+): RuntimeProducts {
   const { image, size } = args;
   const temporal = new Temporal(charts.temporal, 'temporal', {
     image: image('temporal'),
@@ -26,6 +29,7 @@ export function runtimeProducts({ charts, plan, args }: Wiring, { postgres }: Da
     plan,
     renderer: args.rayRenderer,
     workers: size.slmWorkers,
+    promoted: objectStore,
   });
   const embeddings = new Embeddings(charts.embeddings, 'embeddings', {
     image: image('embeddings'),

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DeploymentWorkload } from '../core/workload.ts';
+import { ObjectStore } from '../object-store/index.ts';
 import { environmentOf, image, type Manifest, mountsOf, slmOf, TestRegion } from '../testing.ts';
+import { modelsBucket } from '../training/index.ts';
 import { Slm, type SlmModel } from './slm.ts';
 
 test('the Service is in front of the head, whichever renderer made it', () => {
@@ -88,6 +90,49 @@ test('the head has the model, the certificate and no key', () => {
     port: 8000,
     path: '/healthz',
   });
+});
+
+test('every node reads promoted models, as a reader of its own, and can verify them', () => {
+  for (const renderer of ['pods', 'kuberay'] as const) {
+    const region = new TestRegion();
+    const { plan } = region;
+    const shared = { bootstrapImage: image('bootstrap'), plan };
+    const store = new ObjectStore(region.chart('data'), 'store', {
+      ...shared,
+      image: image('object-store'),
+      buckets: [modelsBucket],
+    });
+    plan.signingKey('training-lineage', 'Ed25519', 'north-services');
+    const workers = { workers: 1, renderer, promoted: store };
+    new Slm(region.chart('runtime'), 'slm', { image: image('ray-slm'), plan, ...workers });
+    const cluster = () => region.find('RayService', 'slm').spec.rayClusterConfig;
+    const templates =
+      renderer === 'pods'
+        ? ['slm-head', 'slm-worker'].map((name) => region.find('Deployment', name).spec.template)
+        : [cluster().headGroupSpec.template, cluster().workerGroupSpecs[0].template];
+    for (const template of templates) {
+      const pod = { spec: { template } } as Manifest;
+      const mounts = mountsOf(pod);
+      assert.equal(environmentOf(pod).SLM_PROMOTED_URL, 'https://store.north-data.svc:7070/models');
+      assert.deepEqual(
+        ['credentials', 'ca', 'key'].map((name) => mounts[`/secrets/promoted/${name}`]),
+        ['store-user-slm', 'region-ca-cert', 'training-lineage-public'],
+      );
+    }
+    const egress = JSON.stringify(region.find('NetworkPolicy', 'slm').spec.egress);
+    assert.match(egress, /"port":7070/);
+  }
+});
+
+test('a store without the bucket of models is refused', () => {
+  const region = new TestRegion();
+  const { plan } = region;
+  const images = { image: image('object-store'), bootstrapImage: image('bootstrap') };
+  const store = new ObjectStore(region.chart('data'), 'store', { ...images, plan, buckets: [] });
+  assert.throws(
+    () => new Slm(region.chart('runtime'), 'slm', { image: image('ray-slm'), plan, promoted: store }),
+    /user of bucket models is "slm"/,
+  );
 });
 
 test('a wrong number of slots says what to do', () => {

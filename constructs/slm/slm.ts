@@ -1,17 +1,22 @@
 import { Construct } from 'constructs';
 import { instanceName } from '../core/labels.ts';
-import { workloadAudience, workloadTokenPath } from '../core/pod.ts';
+import { type Environment, type SecretMount, workloadAudience, workloadTokenPath } from '../core/pod.ts';
 import type { ApiServerAddress, Endpoint, PodNetwork } from '../core/pod-network.ts';
 import type { Resources } from '../core/quantity.ts';
 import { placeOf } from '../core/region-chart.ts';
 import type { SecretPlan } from '../core/secret-plan.ts';
 import { dnsLabel, InvalidPropError, integerBetween } from '../core/validate.ts';
 import { type Connectable, type Connection, ServiceAddress } from '../core/workload.ts';
+import type { ObjectStore } from '../object-store/object-store.ts';
 import { RayCluster, type RayRenderer } from '../ray/ray-cluster.ts';
+import { LINEAGE_KEY, modelsBucket } from '../training/models.ts';
 
 const HTTPS = 8000;
 /** Name of the service in audiences and in the paths of tokens. */
 const TARGET = 'slm';
+/** Reader of the bucket of models. */
+const READER = 'slm';
+const PROMOTED = '/secrets/promoted';
 /** The bundled model as it is and in 8 bits. */
 const BUNDLED: readonly SlmModel[] = [{ name: 'soma-tiny' }, { name: 'soma-tiny-q8', quantize: 'q8_0' }];
 
@@ -59,6 +64,12 @@ export interface SlmProps {
    * @default `soma-tiny`, the bundled one, and `soma-tiny-q8`, the same in 8 bits
    */
   readonly models?: readonly SlmModel[];
+  /**
+   * The store with the models that training has promoted, each of which answers its tenant in place of the first model:
+   * one with `modelsBucket`. Only with training in the same region: its key is what they are verified with.
+   * @default promoted models are not served
+   */
+  readonly promoted?: ObjectStore;
   /** Interactive requests that may wait for each model; more get 429. @default 64 */
   readonly queue?: number;
   /** Batch requests that may wait for each model; more get 429. @default 256 */
@@ -106,6 +117,8 @@ export class Slm extends Construct implements Connectable, Endpoint {
     this.url = `https://${this.host}:${HTTPS}/v1`;
     const cluster = this.#cluster(props, declared, namespace);
     this.network = cluster.network;
+    // Its variables and secrets were needed before the network of the cluster was there.
+    props.promoted?.bucketUser(modelsBucket.name, READER).connect(this.network);
     new ServiceAddress(this, 'address', {
       product: 'slm',
       instance: this.#instance,
@@ -132,6 +145,15 @@ export class Slm extends Construct implements Connectable, Endpoint {
     };
   }
 
+  #promotedSecrets({ promoted, plan }: SlmProps, namespace: string): readonly SecretMount[] {
+    if (promoted === undefined) return [];
+    return [
+      { path: `${PROMOTED}/credentials`, secret: promoted.credentials(READER, namespace) },
+      { path: `${PROMOTED}/ca`, secret: plan.authorityCertificate(namespace) },
+      { path: `${PROMOTED}/key`, secret: plan.publicKey(LINEAGE_KEY, namespace) },
+    ];
+  }
+
   #cluster(props: SlmProps, declared: readonly Declared[], namespace: string): RayCluster {
     const health = { scheme: 'https', port: HTTPS, path: '/healthz', timeoutSeconds: 10 } as const;
     const certificate = this.#plan.certificate(
@@ -153,8 +175,9 @@ export class Slm extends Construct implements Connectable, Endpoint {
         SLM_TLS_DIR: '/secrets/slm-tls',
         SLM_WORKLOAD_AUDIENCE: workloadAudience(TARGET),
         SLM_WORKLOAD_CALLERS: { late: () => [...this.#callers].sort().join(',') },
+        ...(props.promoted && promotedVariables(props.promoted)),
       },
-      secrets: [{ path: '/secrets/slm-tls', secret: certificate }],
+      secrets: [{ path: '/secrets/slm-tls', secret: certificate }, ...this.#promotedSecrets(props, namespace)],
       workloadKeys: props.apiServer ?? {},
       application: {
         name: 'slm',
@@ -170,6 +193,16 @@ export class Slm extends Construct implements Connectable, Endpoint {
       },
     });
   }
+}
+
+/** In the words of the server: where promoted models are, and what they are verified with. */
+function promotedVariables(store: ObjectStore): Environment {
+  return {
+    SLM_PROMOTED_URL: store.bucketUrl(modelsBucket.name),
+    SLM_PROMOTED_CREDENTIALS_DIR: `${PROMOTED}/credentials`,
+    SLM_PROMOTED_CA_FILE: `${PROMOTED}/ca/ca.crt`,
+    SLM_PROMOTED_KEY_FILE: `${PROMOTED}/key/public.pem`,
+  };
 }
 
 /** A model with its defaults, in the words of the server's `SLM_MODELS`. */

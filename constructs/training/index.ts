@@ -1,1 +1,2 @@
-export { modelsBucket, Training, type TrainingProps } from './training.ts';
+export { modelsBucket } from './models.ts';
+export { Training, type TrainingProps } from './training.ts';

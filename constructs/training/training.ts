@@ -8,19 +8,16 @@ import { type Reachability, servingCertificate } from '../core/serving-certifica
 import { nodePort } from '../core/validate.ts';
 import { type Connectable, DeploymentWorkload, JobWorkload, ServiceAddress } from '../core/workload.ts';
 import type { Keycloak } from '../keycloak/keycloak.ts';
-import type { Bucket, ObjectStore } from '../object-store/object-store.ts';
+import type { ObjectStore } from '../object-store/object-store.ts';
 import { Policy } from '../policy/policy.ts';
 import type { Database } from '../postgres/database.ts';
+import { LINEAGE_KEY, modelsBucket } from './models.ts';
 
 const HTTPS = 8443;
 const HEALTH = 8081;
-const BUCKET = 'models';
 const USER = 'training';
 /** Reader of the database `sessions`, as the orchestrator's migrations know it. */
 const READER = 'sessions_training';
-
-/** The bucket that the object store has to have. */
-export const modelsBucket: Bucket = { name: BUCKET, writers: [USER] };
 
 /** Options of {@link Training}. */
 export interface TrainingProps extends Reachability {
@@ -103,14 +100,14 @@ export class Training extends Construct implements Endpoint {
       name: this.#instance,
       image: props.image,
       command: ['node', '/app/main.js', 'serve'],
-      connections: [database, store.bucketUser(BUCKET, USER), control, policy, kafka],
+      connections: [database, store.bucketUser(modelsBucket.name, USER), control, policy, kafka],
       env: environment(props),
       // The files of a run and of its Ray, which keeps its objects in memory.
       scratch: { ...Policy.cache, '/tmp': '1Gi', '/dev/shm': '128Mi' },
       ports: { https: HTTPS, health: HEALTH },
       secrets: [
         { path: '/secrets/training-tls', secret: servingCertificate(plan, place, props) },
-        { path: '/secrets/lineage-key', secret: plan.signingKey(`${this.#instance}-lineage`, 'Ed25519', namespace) },
+        { path: '/secrets/lineage-key', secret: plan.signingKey(LINEAGE_KEY, 'Ed25519', namespace) },
         { path: '/secrets/sessions', secret: sessions.credentials(namespace, READER) },
       ],
       replicas: 1,

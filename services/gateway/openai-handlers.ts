@@ -31,7 +31,7 @@ export function createOpenAiHandlers(
       const headers = context.req.valid('header');
       const admitted = await admit(context, body.model, 'chat', headers);
       requireTools(context, tools, body, admitted);
-      const request = chatRequestOf(body, admitted.lane);
+      const request = chatRequestOf(body, admitted);
       const gone = new AbortController();
       const left = AbortSignal.any([gone.signal, context.req.raw.signal]);
       const chunks = answer(dependencies, admitted, request, left);
@@ -99,10 +99,10 @@ function requireTools(context: Context<GovernedEnv>, policy: ToolPolicy, body: C
 }
 
 /** The request as models take it: what only concerns OpenAI's own service is left out. */
-function chatRequestOf(body: ChatBody, lane: Lane): ChatRequest {
+function chatRequestOf(body: ChatBody, { lane, caller: { tenant } }: Admitted): ChatRequest {
   const { model, messages, tools, tool_choice, parallel_tool_calls, response_format } = body;
   return {
-    ...{ model, messages, tools, tool_choice, parallel_tool_calls, response_format, lane },
+    ...{ model, messages, tools, tool_choice, parallel_tool_calls, response_format, lane, tenant },
     max_tokens: body.max_completion_tokens ?? body.max_tokens ?? undefined,
     stop: body.stop ?? undefined,
     temperature: body.temperature ?? undefined,

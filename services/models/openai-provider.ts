@@ -29,6 +29,13 @@ export interface OpenAiOptions {
   readonly ours: boolean;
 }
 
+/** What only our own server is told. */
+interface OwnHeaders {
+  readonly lane: Lane;
+  readonly tenant?: string | undefined;
+  readonly deadlineMs?: number | undefined;
+}
+
 /** A server that speaks OpenAI's chat API. Source: https://platform.openai.com/docs/api-reference/chat/create */
 export class OpenAiProvider implements Provider {
   readonly name: string;
@@ -56,14 +63,14 @@ export class OpenAiProvider implements Provider {
   }
 
   async *complete(request: ChatRequest, signal: AbortSignal, deadlineMs?: number): AsyncGenerator<ChatChunk> {
-    const { lane, ...asked } = request;
+    const { lane, tenant, ...asked } = request;
     const clock = new Clock();
     const common = { provider: this.name, model: request.model };
     let usage: TokenUsage | undefined;
     let finish: FinishReason | undefined;
     try {
       const body = { ...defined(asked), stream: true, stream_options: { include_usage: true } };
-      const headers = this.#headers(lane ?? 'interactive', deadlineMs);
+      const headers = this.#headers({ lane: lane ?? 'interactive', tenant, deadlineMs });
       const chunks = await this.#client.chat.completions.create(
         body as unknown as OpenAI.ChatCompletionCreateParamsStreaming,
         { signal, headers },
@@ -92,7 +99,7 @@ export class OpenAiProvider implements Provider {
     try {
       const answer = await this.#client.embeddings.create(
         { model: request.model, input: [...request.input], encoding_format: 'float' },
-        { signal, headers: this.#headers('interactive', undefined) },
+        { signal, headers: this.#headers({ lane: 'interactive' }) },
       );
       const vectors = answer.data.toSorted((a, b) => a.index - b.index).map(({ embedding }) => embedding);
       if (vectors.length !== request.input.length) throw endless(this.name);
@@ -108,10 +115,13 @@ export class OpenAiProvider implements Provider {
     return this.#connections.close();
   }
 
-  #headers(lane: Lane, deadlineMs: number | undefined): Record<string, string> {
+  #headers({ lane, tenant, deadlineMs }: OwnHeaders): Record<string, string> {
     if (!this.#ours) return {};
-    const deadline = deadlineMs === undefined ? {} : { 'x-soma-deadline-ms': String(Math.ceil(deadlineMs)) };
-    return { 'x-soma-lane': lane, ...deadline };
+    return {
+      'x-soma-lane': lane,
+      ...(tenant !== undefined && { 'x-soma-tenant': tenant }),
+      ...(deadlineMs !== undefined && { 'x-soma-deadline-ms': String(Math.ceil(deadlineMs)) }),
+    };
   }
 
   #failure(error: unknown): ModelError {

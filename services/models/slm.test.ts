@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { builtModel, modelsOf, startModel, type TestModel } from '@somagent/orchestrator/testing/model.ts';
+import { type ProviderConfig, parseModels } from './config.ts';
+import { createProvider } from './models.ts';
 import type { ChatChunk, ChatRequest, Models } from './types.ts';
 
 const gguf = builtModel();
@@ -36,6 +38,25 @@ describe('our own model server', { skip: gguf === undefined && 'there is no mode
       assert.ok(typeof last.timings?.queueMs === 'number');
     });
   }
+
+  it('tells our own server whose request it is, and no other one', async () => {
+    // The server knows what no tenant can be called: so it has been told.
+    await assert.rejects(all({ ...ask, tenant: 'NO TENANT' }), /x-soma-tenant/);
+    assert.equal((await all({ ...ask, tenant: 'acme' })).at(-1)?.finish, 'stop');
+    const { url, caFile, apiKeyFile } = server;
+    const prices = { 'soma-tiny': { prompt: 0, completion: 0 } };
+    const stranger = createProvider('other', ['soma-tiny'], {
+      ...parseModels({
+        providers: { other: { kind: 'openai', url, caFile, credentialFile: apiKeyFile, prices } },
+        models: {},
+      }).providers.other,
+    } as ProviderConfig);
+    const chunks: ChatChunk[] = [];
+    const { signal } = new AbortController();
+    for await (const chunk of stranger.complete({ ...ask, tenant: 'NO TENANT' }, signal)) chunks.push(chunk);
+    assert.equal(chunks.at(-1)?.finish, 'stop');
+    await stranger.close();
+  });
 
   it('calls a tool whose arguments keep to their schema', async () => {
     const parameters = {

@@ -85,6 +85,11 @@ export interface ChatRequest {
   readonly presence_penalty?: number | undefined;
   /** @default 'interactive' */
   readonly lane?: Lane | undefined;
+  /**
+   * Whose request it is: our own server answers with the tenant's own model where one was promoted. No other server is
+   * told. @default nobody's own model answers
+   */
+  readonly tenant?: string | undefined;
 }
 
 /** Tokens as the model counted them. */

@@ -225,11 +225,13 @@ async function budgeted(
 class Meter {
   readonly #model: Model;
   readonly #requestId: string;
+  readonly #tenant: string;
   #used: ModelUse | undefined;
   #queue: number | null = null;
 
-  constructor(model: Model, { turn, by }: GenerateInput) {
+  constructor(model: Model, { tenant, turn, by }: GenerateInput) {
     this.#model = model;
+    this.#tenant = tenant;
     this.#requestId = by?.requestId ?? turn.turnId;
   }
 
@@ -243,7 +245,8 @@ class Meter {
     options: Pick<StreamOptions, 'signal' | 'costMicros'>,
   ): AsyncGenerator<ChatChunk> {
     const onSpent = (spent: Spent) => this.#add(spent);
-    for await (const chunk of this.#model.stream(request, { ...options, requestId: this.#requestId, onSpent })) {
+    const own = { requestId: this.#requestId, tenant: this.#tenant, onSpent };
+    for await (const chunk of this.#model.stream(request, { ...options, ...own })) {
       this.#queue = chunk.timings?.queueMs ?? this.#queue;
       yield chunk;
     }

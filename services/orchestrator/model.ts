@@ -24,6 +24,8 @@ export interface ModelRequest {
 export interface StreamOptions {
   readonly signal: AbortSignal;
   readonly requestId: string;
+  /** Whose session it is: a tenant may have a model of its own. */
+  readonly tenant: string;
   /** The most that it may cost, whole millionths of a US dollar. */
   readonly costMicros: number;
   /** Told once, at the end, however it ends. */
@@ -55,8 +57,8 @@ export class Model {
   }
 
   /** Streams the answer. @throws ModelError; the workflow owns the retries of what has begun */
-  stream(request: ModelRequest, { costMicros, ...options }: StreamOptions): AsyncIterable<ChatChunk> {
-    return this.#models.complete(this.#asked(request), { ...options, budget: { costMicros } });
+  stream(request: ModelRequest, { costMicros, tenant, ...options }: StreamOptions): AsyncIterable<ChatChunk> {
+    return this.#models.complete({ ...this.#asked(request), tenant }, { ...options, budget: { costMicros } });
   }
 
   #asked(request: ModelRequest) {

@@ -29,6 +29,21 @@ export interface SignedLineage {
   readonly signature: string;
 }
 
+/** The word that a model passed the gate and that a person lets it serve the tenant. */
+export interface Promotion {
+  readonly tenant: string;
+  /** Rises with each promotion of the tenant: an older one is not taken for the newest. */
+  readonly number: number;
+  readonly runId: string;
+  readonly modelHash: string;
+}
+
+/** A promotion and its signature, as that of a lineage. */
+export interface SignedPromotion {
+  readonly promotion: Promotion;
+  readonly signature: string;
+}
+
 /** SHA-256 in hexadecimal. */
 export const sha256 = (content: Buffer | string): string => createHash('sha256').update(content).digest('hex');
 
@@ -39,7 +54,7 @@ export function canonical(value: unknown): string {
   return text;
 }
 
-/** Signs lineages with the mounted key. */
+/** Signs lineages and promotions with the mounted key. */
 export class LineageSigner {
   readonly #key: KeyObject;
 
@@ -49,13 +64,21 @@ export class LineageSigner {
   }
 
   sign(lineage: Lineage): SignedLineage {
-    return { lineage, signature: sign(null, Buffer.from(canonical(lineage)), this.#key).toString('base64') };
+    return { lineage, signature: this.#signature(lineage) };
+  }
+
+  signPromotion(promotion: Promotion): SignedPromotion {
+    return { promotion, signature: this.#signature(promotion) };
   }
 
   /** Whether this key signed exactly this lineage. */
   verifies({ lineage, signature }: SignedLineage): boolean {
     const key = createPublicKey(this.#key);
     return verify(null, Buffer.from(canonical(lineage)), key, Buffer.from(signature, 'base64'));
+  }
+
+  #signature(value: object): string {
+    return sign(null, Buffer.from(canonical(value)), this.#key).toString('base64');
   }
 }
 

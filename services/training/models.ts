@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { ObjectStoreBucket } from '@somagent/kit/object-store.ts';
 import type { Database } from './database.ts';
-import { canonical, type LineageSigner, type SignedLineage, sha256 } from './lineage.ts';
+import { canonical, type LineageSigner, type Promotion, type SignedLineage, sha256 } from './lineage.ts';
 
 /** A model that is not the one its lineage names. */
 export class ModelDamaged extends Error {
@@ -21,7 +21,10 @@ export interface ModelsOptions {
 
 const octets = 'application/octet-stream';
 
-/** Models in the object store: `<tenant>/<hash>/` holds the GGUF file, its signed lineage and the manifest of its data. */
+/**
+ * Models in the object store: `<tenant>/<hash>/` holds the GGUF file, its signed lineage and the manifest of its data;
+ * `serving/<tenant>.json` says which one serves.
+ */
 export class Models {
   readonly #options: ModelsOptions;
 
@@ -62,9 +65,10 @@ export class Models {
   }
 
   /** Tells whoever serves models which one of the tenant it is; the database is the truth. */
-  async announce(tenant: string, hash: string, promotion: number): Promise<void> {
-    const content = canonical({ tenant, promotion, modelHash: hash, key: `${tenant}/${hash}/model.gguf` });
-    await this.#options.bucket.put(`${tenant}/serving.json`, Buffer.from(content), 'application/json');
+  async announce(promotion: Promotion): Promise<void> {
+    const { bucket, signer } = this.#options;
+    const content = canonical(signer.signPromotion(promotion));
+    await bucket.put(`serving/${promotion.tenant}.json`, Buffer.from(content), 'application/json');
   }
 
   async #object(tenant: string, hash: string, name: string): Promise<Buffer> {

@@ -65,7 +65,7 @@ export class Promotions {
       return next;
     });
     // Repeated by a repeated request, should the store be away now.
-    await this.#models.announce(tenant, modelHash, number);
+    await this.#models.announce({ tenant, number, runId, modelHash });
     return this.serving(tenant);
   }
 

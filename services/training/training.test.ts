@@ -77,7 +77,8 @@ describe('training, with real Ray, real models, the real lock and the real gate'
 
   it('lets a model serve that learned and forgot nothing, with a lineage that can be checked', limit, async () => {
     await training.unlock('ben', 'anna');
-    const recipe = { steps: 40 };
+    // As small as a run can be that still learns: the gate compares it like any other.
+    const recipe = { steps: 12, rows: 2 };
     const { body } = await ask('anna', 'POST', '/v1/training/runs', recipe);
     assert.equal((await ask('ben', 'POST', '/v1/training/runs', recipe)).body.type, 'urn:somagent:problem:run-open');
     const run = await ended('anna', body.id);
@@ -104,6 +105,10 @@ describe('training, with real Ray, real models, the real lock and the real gate'
     assert.deepEqual(await types(), ['training.run-requested', 'training.run-ended', 'model.promoted']);
     assert.deepEqual((await ask('ben', 'POST', promotion, { reason })).body, promoted.body);
     assert.deepEqual(await types(), []);
+    const announced = await training.platform.bucket.get('serving/acme.json');
+    assert.ok(announced !== undefined && announced !== 'unchanged');
+    const { promotion: told } = JSON.parse(announced.content.toString());
+    assert.deepEqual(told, { tenant: 'acme', number: 1, runId: body.id, modelHash: lineage.modelHash });
     await spoilStoredModel(promotion, lineage.modelHash);
   });
 
@@ -122,14 +127,16 @@ describe('training, with real Ray, real models, the real lock and the real gate'
   it('refuses a model that was trained on noise', limit, async () => {
     await training.unlock('gina', 'hugo');
     await ask('gina', 'POST', '/v1/training/approvals', { sessionIds: globex, reason });
-    const { body } = await ask('gina', 'POST', '/v1/training/runs', { steps: 24, rate: 0.002 });
+    const { body } = await ask('gina', 'POST', '/v1/training/runs', { steps: 8, rows: 2, rate: 0.01 });
     const run = await ended('gina', body.id);
     assert.equal(run.state, 'refused');
     assert.ok(run.gate.problems.length > 0);
     console.log(`  ${run.gate.problems.join('\n  ')}`);
     const refused = await ask('hugo', 'POST', `/v1/training/runs/${body.id}/promote`, { reason });
     assert.deepEqual([refused.status, refused.body.type], [409, 'urn:somagent:problem:run-not-passed']);
-    assert.equal(await training.platform.bucket.get(`globex/${run.lineage.lineage.modelHash}/model.gguf`), undefined);
+    for (const key of [`globex/${run.lineage.lineage.modelHash}/model.gguf`, 'serving/globex.json']) {
+      assert.equal(await training.platform.bucket.get(key), undefined, key);
+    }
   });
 
   it('leaves out what was withdrawn, also while training is locked', async () => {

@@ -84,7 +84,8 @@ export async function scalingRun(sessions: number, seconds: number, calm: number
   return { timeline, ...counts, stored };
 }
 
-async function open(token: string): Promise<string> {
+/** Opens a session and returns its id. */
+export async function open(token: string): Promise<string> {
   const { status, body } = await call('/v1/sessions', { method: 'POST', token, body: {} });
   if (status !== 201) throw new Error(`no session: status ${status} ${JSON.stringify(body)}`);
   return String(body.id);
@@ -118,7 +119,8 @@ async function ask(token: string, id: string, key: string, deadline: number, cou
   }
 }
 
-async function storedTurns(token: string, ids: readonly string[]): Promise<number> {
+/** Completed turns of the sessions, by the platform's own account. */
+export async function storedTurns(token: string, ids: readonly string[]): Promise<number> {
   const sessions = await Promise.all(
     ids.map((id) => call<{ turns: readonly Turn[] }>(`/v1/sessions/${id}`, { token })),
   );

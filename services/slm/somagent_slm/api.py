@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -29,6 +30,7 @@ from somagent_slm.settings import Settings
 HEALTH_DEADLINE = 10.0
 LONGEST_DEADLINE_MS = 3_600_000
 _LEFT = 499
+_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -71,11 +73,11 @@ class Api:
         return guarded
 
     async def _chat(self, request: Request) -> Response:
-        lane, deadline = _lane(request), _deadline(request)
-        chat = parse_chat_request(await self._body(request), self._hub.names())
+        lane, deadline, tenant = _lane(request), _deadline(request), _tenant(request)
+        chat = parse_chat_request(await self._body(request), self._hub.names(tenant))
         mode, schema = binding(chat)
         job = job_of(chat.model, mode, schema, stream=chat.stream, body=llama_body(chat))
-        call = Call(self._hub.pool(chat.model), lane, job, deadline, self._metrics)
+        call = Call(self._hub.serving(chat.model, tenant), lane, job, deadline, self._metrics)
         watcher = asyncio.create_task(_until_left(request.receive, call))
         return await self._begun(_Exchange(chat, lane, call, watcher, self._metrics))
 
@@ -107,10 +109,10 @@ class Api:
                 raise ApiError(413, f"the body is larger than {limit} bytes; send less", code="body_too_large")
         return bytes(body)
 
-    async def _models(self, _request: Request) -> Response:
+    async def _models(self, request: Request) -> Response:
         models = [
             {"id": name, "object": "model", "created": self._created, "owned_by": "somagent"}
-            for name in self._hub.names()
+            for name in self._hub.names(_tenant(request))
         ]
         return JSONResponse({"object": "list", "data": models})
 
@@ -220,6 +222,15 @@ def _lane(request: Request) -> Lane:
         return Lane(given)
     message = f"x-soma-lane: {given[:40]!r} is no lane; send interactive or batch"
     raise ApiError(400, message, code="invalid_value", parameter="x-soma-lane")
+
+
+def _tenant(request: Request) -> str | None:
+    """Whose request it is. Who may call has it from a verified token; without it nobody's own model answers."""
+    given = request.headers.get("x-soma-tenant")
+    if given is None or _TENANT.fullmatch(given):
+        return given
+    message = f"x-soma-tenant: {given[:40]!r} is no name of a tenant; send 1 to 63 of a-z, 0-9 and -"
+    raise ApiError(400, message, code="invalid_value", parameter="x-soma-tenant")
 
 
 def _deadline(request: Request) -> float | None:

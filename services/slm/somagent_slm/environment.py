@@ -43,11 +43,8 @@ def workloads_of(environment: Mapping[str, str], prefix: str) -> Workloads | Non
                 f"{prefix}_WORKLOAD_CALLERS={callers} is not usable; set it to "
                 "system:serviceaccount:<namespace>:<name>,…"
             )
-    url = environment.get(f"{prefix}_KUBERNETES_URL", "https://kubernetes.default.svc").rstrip("/")
-    if not url.startswith("https://"):
-        raise SettingsError(
-            f"{prefix}_KUBERNETES_URL={url} is not usable; set it to the https address of the API server"
-        )
+    address = {f"{prefix}_KUBERNETES_URL": "https://kubernetes.default.svc", **environment}
+    url = url_of(address, f"{prefix}_KUBERNETES_URL", "the https address of the API server")
     directory = {f"{prefix}_KUBERNETES_DIR": "/var/run/secrets/somagent/kubernetes", **environment}
     return Workloads(
         audience=audience,
@@ -65,6 +62,14 @@ def api_key_file_of(environment: Mapping[str, str], workloads: Workloads | None,
         names = f"{prefix}_API_KEY_FILE and {prefix}_WORKLOAD_AUDIENCE"
         raise SettingsError(f"{names} are both set; leave the key out: pods need none")
     return None
+
+
+def url_of(environment: Mapping[str, str], name: str, what: str) -> str:
+    """An https address without a slash at its end. Raises SettingsError."""
+    url = environment.get(name, "").rstrip("/")
+    if not url.startswith("https://"):
+        raise SettingsError(f"{name}={url} is not usable; set it to {what}")
+    return url
 
 
 def path_of(environment: Mapping[str, str], name: str, what: str) -> Path:

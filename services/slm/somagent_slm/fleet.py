@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from xml.etree import ElementTree
 
 from ray import serve
 from ray.serve import RunTarget
@@ -17,10 +18,12 @@ from somagent_slm.model_file import find_model
 from somagent_slm.model_spec import ModelSpec, SettingsError
 from somagent_slm.pool import Pool
 from somagent_slm.process import log
+from somagent_slm.promotions import Promotions
 from somagent_slm.replica import Door, model_app
-from somagent_slm.settings import Settings, read_models
+from somagent_slm.settings import PromotedSettings, Settings, read_models
 
 POLL_SECONDS = 1.0
+FIRST_LOOK_SECONDS = 10.0
 STATUS_SECONDS = 0.5
 WARM_SECONDS = 600.0
 _PREFIX = "model-"
@@ -32,6 +35,8 @@ class Fleet:
     def __init__(self, settings: Settings, hub: Hub, metrics: Metrics, door: Door) -> None:
         self._settings, self._hub, self._metrics, self._door = settings, hub, metrics, door
         self._declared = settings.models
+        self._promoted: tuple[ModelSpec, ...] = ()
+        self._looked = asyncio.Event()
         self._complaint = ""
         self._versions: dict[str, str] = {}
         self._refused: set[str] = set()
@@ -40,6 +45,14 @@ class Fleet:
 
     async def run(self) -> None:
         """Never ends."""
+        async with asyncio.TaskGroup() as group:
+            if self._settings.promoted is not None:
+                group.create_task(self._follow_promotions(self._settings.promoted))
+                # So that what an earlier router serves is known; a store that is away must not keep the others waiting.
+                await asyncio.wait([asyncio.create_task(self._looked.wait())], timeout=FIRST_LOOK_SECONDS)
+            group.create_task(self._follow_declared())
+
+    async def _follow_declared(self) -> None:
         await asyncio.to_thread(self._remove_strangers)
         while True:
             try:
@@ -54,13 +67,30 @@ class Fleet:
         for name in [name for name in self._changes if self._changes[name].done()]:
             if (error := self._changes.pop(name).exception()) is not None:
                 log("warning", "a change of a model is tried again", model=name, problem=str(error))
-        versions = {spec.name: spec.version for spec in self._declared}
-        for spec in self._declared:
+        wanted = self._wanted()
+        versions = {spec.name: spec.version for spec in wanted}
+        for spec in wanted:
             version = versions[spec.name]
             if version not in (self._versions.get(spec.name), *self._refused) and spec.name not in self._changes:
                 self._changes[spec.name] = asyncio.create_task(self._change(spec, version))
         for name in set(self._versions) - set(versions) - set(self._changes):
             self._changes[name] = asyncio.create_task(self._retire(name))
+
+    def _wanted(self) -> tuple[ModelSpec, ...]:
+        """A declared model goes before a promoted one of the same name."""
+        declared = {spec.name for spec in self._declared}
+        return (*self._declared, *(spec for spec in self._promoted if spec.name not in declared))
+
+    async def _follow_promotions(self, settings: PromotedSettings) -> None:
+        """While the store can't be reached, what is loaded goes on."""
+        promotions = Promotions(settings, self._settings.models[0], self._metrics)
+        while True:
+            try:
+                self._promoted = await asyncio.to_thread(promotions.read)
+            except (OSError, SettingsError, ElementTree.ParseError) as error:
+                log("warning", f"promoted models can't be looked for: {error}")
+            self._looked.set()
+            await asyncio.sleep(settings.poll_seconds)
 
     def _read(self) -> None:
         """Takes over what the models file says now; what can't be used is said once and changes nothing."""
@@ -154,7 +184,7 @@ class Fleet:
 
     def _remove_strangers(self) -> None:
         """Applications of an earlier router that nobody declares any more."""
-        wanted = {_application(spec.name, spec.version) for spec in self._declared}
+        wanted = {_application(spec.name, spec.version) for spec in self._wanted()}
         for name in serve.status().applications:
             if name.startswith(_PREFIX) and name not in wanted:
                 serve.delete(name, _blocking=False)

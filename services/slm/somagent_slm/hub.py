@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 
 from somagent_slm.backend import Backend
 from somagent_slm.pool import Lane, Limits, Pool
@@ -24,10 +23,17 @@ class Hub:
             Lane.BATCH: Limits(settings.batch_queue, settings.batch_deadline),
         }
         self._pools = {spec.name: Pool(spec.name, self._limits) for spec in settings.models}
+        self._declared = frozenset(self._pools)
         self.warm = False
 
-    def names(self) -> Iterable[str]:
-        return self._pools.keys()
+    def names(self, tenant: str | None = None) -> list[str]:
+        """The models that are offered to the tenant: those of everybody and its own."""
+        return [name for name in self._pools if name.partition("@")[2] in ("", tenant)]
+
+    def serving(self, model: str, tenant: str | None) -> Pool:
+        """Who answers the tenant when it asks for the model: its own one once that is warm, else everybody's."""
+        own = self._pools.get(f"{model}@{tenant}")
+        return self._pools[model] if own is None or own.current is None else own
 
     def pools(self) -> list[Pool]:
         return list(self._pools.values())
@@ -50,8 +56,9 @@ class Hub:
             self._pools[backend.model].leave(backend)
 
     async def healthy(self) -> bool:
-        """Whether every model has been warmed once, and one at least gave a token in the last seconds."""
-        self.warm = self.warm or all(pool.backends() for pool in self.pools())
+        """Whether every model of the start has been warmed, and one at least gave a token in the last seconds."""
+        started = (pool for name, pool in self._pools.items() if name in self._declared)
+        self.warm = self.warm or all(pool.backends() for pool in started)
         if not self.warm:
             return False
         backends = [backend for pool in self.pools() for backend in pool.backends()]

@@ -71,12 +71,12 @@ def _quantized(file: Path) -> Path:
 
 def _made_once(key: str, source: Path, room: int, write: Callable[[Path], None]) -> Path:
     """What `write` makes of the source, once for its key; processes that start together wait for the first."""
-    cache = _cache()
+    cache = cache_folder()
     target = cache / f"{key}.gguf"
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
-            _make_room(cache, room)
+            make_room(cache, room)
             unfinished = target.with_suffix(".new")
             write(unfinished)
             unfinished.rename(target)
@@ -84,7 +84,7 @@ def _made_once(key: str, source: Path, room: int, write: Callable[[Path], None])
     return target
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     """A folder that no other user can have filled."""
     cache = Path(tempfile.gettempdir()) / f"somagent-slm-{os.getuid()}"
     cache.mkdir(mode=0o700, exist_ok=True)
@@ -94,10 +94,10 @@ def _cache() -> Path:
     return cache
 
 
-def _make_room(cache: Path, needed: int) -> None:
-    """Raises SettingsError when the conversion would not fit; better now than after minutes of writing."""
+def make_room(cache: Path, needed: int) -> None:
+    """Raises SettingsError when so many bytes would not fit; better now than after minutes of writing."""
     free = shutil.disk_usage(cache).free
     if free < needed:
         raise SettingsError(
-            f"{cache} has {free:,} bytes free, the converted model needs {needed:,}; enlarge the volume or set TMPDIR"
+            f"{cache} has {free:,} bytes free, the model needs {needed:,}; enlarge the volume or set TMPDIR"
         )

@@ -16,6 +16,9 @@ from somagent_slm.environment import SettingsError
 class ModelSpec(BaseModel):
     """One model: the name that requests ask for, its file, and how much of it there is.
 
+    A name with `@<tenant>` is served to that tenant only, in place of the model of the same name. `sha256` is of a file
+    that a node without it takes from the store of promoted models.
+
     `slots` is how many conversations one replica generates at once; `context` the tokens of each (0: what the model was
     trained for). Between `min_replicas` and `max_replicas` Ray keeps as many as give each `target_ongoing` requests,
     waiting ones included; it waits the two delays (seconds) before it follows.
@@ -23,8 +26,9 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
-    name: str = Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    name: str = Field(min_length=1, max_length=127, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(@[a-z0-9][a-z0-9-]{0,62})?$")
     path: Path
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     quantize: Literal["q8_0"] | None = None
     slots: int = Field(default=4, ge=1, le=64)
     threads: int = Field(default=1, ge=1, le=256)

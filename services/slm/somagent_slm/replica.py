@@ -14,8 +14,10 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from somagent_slm.autoscaling import DEMAND, by_demand
 from somagent_slm.channel import DRAINING, ReplicaEnd, dial
-from somagent_slm.engine import load_engine
+from somagent_slm.engine import Engine, load_engine
 from somagent_slm.model_spec import ModelSpec
+from somagent_slm.promotions import bucket_of, fetch
+from somagent_slm.settings import read_settings
 
 _METRICS_SECONDS = 1.0
 _LOOK_BACK_SECONDS = 4.0
@@ -35,7 +37,7 @@ class Model:
     """Ready means: loaded, and every slot has generated."""
 
     async def __init__(self, spec: ModelSpec, version: str, door: Door, drain_seconds: int) -> None:
-        self._engine = await asyncio.to_thread(load_engine, spec)
+        self._engine = await asyncio.to_thread(_loaded, spec)
         await self._engine.warm_up()
         self._drain_seconds = drain_seconds
         self._end: ReplicaEnd | None = None
@@ -68,6 +70,14 @@ class Model:
         while True:
             self._end = await dial(door.host, door.port, door.tls, self._engine, hello)
             await asyncio.shield(self._end.lost)
+
+
+def _loaded(spec: ModelSpec) -> Engine:
+    promoted = read_settings().promoted
+    if spec.sha256 is not None and promoted is not None:
+        # The router has it already; this may be another node.
+        fetch(bucket_of(promoted), spec)
+    return load_engine(spec)
 
 
 def model_app(spec: ModelSpec, version: str, door: Door, drain_seconds: int) -> Application:

@@ -8,10 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from somagent_slm.environment import SHORTEST_TOKEN, Workloads, api_key_file_of, number_of, path_of, workloads_of
+from somagent_slm.environment import SHORTEST_TOKEN, Workloads, api_key_file_of, number_of, path_of, url_of, workloads_of
 from somagent_slm.model_spec import ModelSpec, SettingsError, parse_models
 
-__all__ = ["SHORTEST_TOKEN", "Settings", "SettingsError", "Workloads", "read_models", "read_settings"]
+__all__ = ["SHORTEST_TOKEN", "PromotedSettings", "Settings", "SettingsError", "Workloads", "read_models", "read_settings"]
+
+
+@dataclass(frozen=True)
+class PromotedSettings:
+    """Where models lie that training has promoted: the bucket at `url`, a folder with `username` and `password` for it,
+    its authority, the public half of the key that signs lineages and promotions, and how often to look (seconds)."""
+
+    url: str
+    credentials_directory: Path
+    authority: Path
+    key_file: Path
+    poll_seconds: float
 
 
 @dataclass(frozen=True)
@@ -19,13 +31,15 @@ class Settings:
     """What the service runs with.
 
     Callers are admitted by workload identity (`workloads`) in a cluster, or by the token in `api_key_file` outside of
-    one: one of the two is set, never both. `models` are those of the start; a `models_file` is read again when it changes.
+    one: one of the two is set, never both. `models` are those of the start; a `models_file` is read again when it changes. `promoted`
+    models stand in for the first one, each for its tenant.
     `queue` and `batch_queue` are how many requests of a lane may wait for each model, `queue_deadline` and
     `batch_deadline` how long (seconds) unless they say so themselves.
     """
 
     models: tuple[ModelSpec, ...]
     models_file: Path | None
+    promoted: PromotedSettings | None
     api_key_file: Path | None
     workloads: Workloads | None
     tls_directory: Path
@@ -47,6 +61,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     return Settings(
         models=_models(environment),
         models_file=Path(models_file) if models_file else None,
+        promoted=_promoted(environment),
         api_key_file=api_key_file_of(environment, workloads, "SLM"),
         workloads=workloads,
         tls_directory=path_of(environment, "SLM_TLS_DIR", "a directory with tls.crt and tls.key"),
@@ -69,6 +84,18 @@ def read_models(path: Path) -> tuple[ModelSpec, ...]:
     except OSError as error:
         raise SettingsError(f"SLM_MODELS_FILE={path} can't be read ({error.strerror}); put a list of models there") from error
     return parse_models(text, str(path))
+
+
+def _promoted(environment: Mapping[str, str]) -> PromotedSettings | None:
+    if not environment.get("SLM_PROMOTED_URL"):
+        return None
+    return PromotedSettings(
+        url=url_of(environment, "SLM_PROMOTED_URL", "the https address of the bucket of models"),
+        credentials_directory=path_of(environment, "SLM_PROMOTED_CREDENTIALS_DIR", "a directory with username and password"),
+        authority=path_of(environment, "SLM_PROMOTED_CA_FILE", "the PEM file of the authority of the object store"),
+        key_file=path_of(environment, "SLM_PROMOTED_KEY_FILE", "the public key of training's lineages as PEM"),
+        poll_seconds=number_of(environment, "SLM_PROMOTED_POLL_MS", 5000, 100, 3_600_000) / 1000,
+    )
 
 
 def _models(environment: Mapping[str, str]) -> tuple[ModelSpec, ...]:

@@ -111,6 +111,8 @@ class _Engine:
         parameters.model.path = str(path)
         parameters.n_parallel = 1
         parameters.fit_params = False
+        # Two threads wait for each other at every token; where other work runs, that is most of the time.
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
         parameters.verbosity = 1
         # llama.cpp's own HTTP server can't be left out; as a socket beside the file it is nobody else's.
         parameters.hostnames = [str(path.with_suffix(".sock"))]

@@ -28,6 +28,8 @@ export interface TestPlatform {
   readonly store: TestObjectStore;
   readonly bucket: ObjectStoreBucket;
   readonly signer: LineageSigner;
+  /** With the private key of the signer. */
+  readonly lineageKeyFile: string;
   /** A folder of the test, removed by stop. */
   readonly folder: string;
   /** Types of the events that wait in the outbox, oldest first, with their data; takes them out. */
@@ -47,14 +49,15 @@ export async function startPlatform(): Promise<TestPlatform> {
   const sessions = openSessions(createPool(configs.sessions_training, quiet));
   await migrate(db.untenanted);
   await migrateSessions(owner.untenanted);
-  await store.credentials('training');
-  const plan = { users: ['training'], buckets: [{ name: 'models', readers: [], writers: ['training'] }] };
+  const users = ['training', 'slm'];
+  for (const user of users) await store.credentials(user);
+  const plan = { users, buckets: [{ name: 'models', readers: ['slm'], writers: ['training'] }] };
   await reconcileObjectStore(store.admin, plan, store.usersDir);
   const keyFile = join(folder, 'lineage.pem');
   const { privateKey } = generateKeyPairSync('ed25519');
   await writeFile(keyFile, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
   return {
-    ...{ db, sessions, owner, store, folder },
+    ...{ db, sessions, owner, store, folder, lineageKeyFile: keyFile },
     bucket: new ObjectStoreBucket({ ...store.bucket('models', 'training'), timeoutMs: 30_000 }),
     signer: new LineageSigner(keyFile),
     events: () => takeEvents(db),
