@@ -2,7 +2,7 @@ import { quotaVariables, userTokenVariables } from '@somagent/governance';
 import { controlVariables, count, kafkaVariables, port, postgresVariables, text } from '@somagent/kit';
 import { policyVariables } from '@somagent/policy';
 import { z } from 'zod';
-import { registryVariables } from './ingest/evolution.ts';
+import { registryVariables } from './ingest/registry.ts';
 import { clickHouseVariables } from './warehouse/warehouse.ts';
 
 /** The variables of `migrate`. */

@@ -28,6 +28,7 @@ async function ingest(kafka: TestEventKafka, store: TestWarehouse) {
     ...store.variables(),
     SCHEMA_REGISTRY_URL: 'https://127.0.0.1:1',
     SCHEMA_REGISTRY_CA_FILE: kafka.caFile,
+    SCHEMA_REGISTRY_KEY_FILE: kafka.caFile,
   };
   const program = join(root, 'services/analytics/testing/ingest.ts');
   const child = spawn(process.execPath, [program], { env, stdio: ['ignore', 'ignore', 'inherit'] });

@@ -3,14 +3,8 @@ import { incompatibilities } from '@somagent/events/compatibility.ts';
 import { findContract, subjectOf } from '@somagent/events/contracts.ts';
 import { envelopeOf } from '@somagent/events/envelope.ts';
 import type { JsonSchema } from '@somagent/events/json-schema.ts';
-import { httpsUrl, messageOf, text } from '@somagent/kit';
+import { messageOf } from '@somagent/kit';
 import { z } from 'zod';
-
-/** The variables of the schema registry. */
-export const registryVariables = {
-  SCHEMA_REGISTRY_URL: httpsUrl('the address of the schema registry, e.g. https://schema-registry.local-data.svc:8443'),
-  SCHEMA_REGISTRY_CA_FILE: text('the PEM file of the authority that signed the certificate of the schema registry'),
-};
 
 /** Where schemas of versions are found that this service does not know. */
 export interface SchemaSource {
@@ -19,22 +13,6 @@ export interface SchemaSource {
    * @throws Error when the source is away: nothing can be said then.
    */
   schema(subject: string, version: number): Promise<JsonSchema | undefined>;
-}
-
-const found = z.looseObject({ schema: z.string() });
-
-/** Schemas of a registry with Confluent's API. Reading needs no token: schemas are no secret. */
-export function registrySchemas(url: string, fetchSchema: typeof fetch): SchemaSource {
-  return {
-    schema: async (subject, version) => {
-      const address = `${url}/apis/ccompat/v7/subjects/${encodeURIComponent(subject)}/versions/${version}`;
-      const response = await fetchSchema(address, { signal: AbortSignal.timeout(5000) });
-      if (response.status === 404) return undefined;
-      const body = await response.text();
-      if (!response.ok) throw new Error(`${address}: HTTP ${response.status}: ${body.slice(0, 200)}`);
-      return JSON.parse(found.parse(JSON.parse(body)).schema) as JsonSchema;
-    },
-  };
 }
 
 /** The registry can't say what a version looks like; the messages wait. */

@@ -39,6 +39,7 @@ async function start(replay: 'yes' | 'no' = 'no'): Promise<ChildProcess> {
     // Nothing newer than this service comes here: the registry is never asked.
     SCHEMA_REGISTRY_URL: 'https://127.0.0.1:1',
     SCHEMA_REGISTRY_CA_FILE: kafka.caFile,
+    SCHEMA_REGISTRY_KEY_FILE: kafka.caFile,
     // Small cuts and no pauses, so that there are many points to die at.
     INGEST_BATCH: String(randomInt(50, 400)),
     INGEST_PACE_MS: '1',
