@@ -68,14 +68,20 @@ test('a version that nobody registered is named, and asked for again', async () 
 
 test('while the registry is away nothing is decided', async () => {
   const away = new Evolution(source('https://127.0.0.1:1'));
-  await assert.rejects(away.judge('usage.tokens', 'tokens.used', versions + 1), (error: unknown) => {
-    assert.ok(error instanceof SchemasAway);
-    assert.match(error.message, /the events wait in Kafka$/);
-    return true;
-  });
+  await assert.rejects(
+    async () => away.judge('usage.tokens', 'tokens.used', versions + 1),
+    (error: unknown) => {
+      assert.ok(error instanceof SchemasAway);
+      assert.match(error.message, /the events wait in Kafka$/);
+      return true;
+    },
+  );
 });
 
 test('a service whose key the registry does not know decides nothing', async () => {
   const stranger = new Evolution(source(server.url, server.keyFile));
-  await assert.rejects(stranger.judge('usage.tokens', 'tokens.used', versions + 1), /HTTP 401.*the events wait/);
+  await assert.rejects(
+    async () => stranger.judge('usage.tokens', 'tokens.used', versions + 1),
+    /HTTP 401.*the events wait/,
+  );
 });

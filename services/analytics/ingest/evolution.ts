@@ -37,25 +37,28 @@ export class Evolution {
   }
 
   /**
-   * @returns why events of this version can't be read, or null when they can
-   * @throws SchemasAway
+   * @returns why events of this version can't be read, or null when they can; a promise only where the registry has to
+   * be asked, because nearly every event is of a version that is known
+   * @throws SchemasAway in the promise
    */
-  async judge(topic: TopicName, type: string, version: number): Promise<string | null> {
+  judge(topic: TopicName, type: string, version: number): string | null | Promise<string | null> {
     const contract = findContract(topic, type);
     if (contract === undefined) return `type ${type} of ${topic} is unknown here`;
     if (version <= contract.version) return null;
     const subject = subjectOf(topic, type);
-    const key = `${subject}:${version}`;
-    const judged = this.#judged.get(key);
-    if (judged !== undefined) return judged;
+    const judged = this.#judged.get(`${subject}:${version}`);
+    return judged === undefined ? this.#ask(subject, version, readerSchema(type, contract.data)) : judged;
+  }
+
+  async #ask(subject: string, version: number, reader: JsonSchema): Promise<string | null> {
     const written = await this.#source.schema(subject, version).catch((cause: unknown) => {
       throw new SchemasAway(subject, version, cause);
     });
     // What is not registered yet may be in a moment: it is not remembered.
     if (written === undefined) return `version ${version} of ${subject} is not in the schema registry`;
-    const problems = incompatibilities(withoutVersion(written), openSchema(readerSchema(type, contract.data)));
+    const problems = incompatibilities(withoutVersion(written), openSchema(reader));
     const answer = problems.length === 0 ? null : `version ${version} of ${subject}: ${problems.join('; ')}`;
-    this.#judged.set(key, answer);
+    this.#judged.set(`${subject}:${version}`, answer);
     return answer;
   }
 }
