@@ -51,6 +51,8 @@ test('the service reads events, schemas and policies, owns its tables, and answe
   assert.equal(environment.CLICKHOUSE_CREDENTIALS_DIR, '/secrets/clickhouse-analytics');
   assert.equal(environment.CLICKHOUSE_READER_CREDENTIALS_DIR, '/secrets/clickhouse-reader');
   assert.equal(environment.SCHEMA_REGISTRY_URL, 'https://schema-registry.north-data.svc:8443');
+  assert.equal(environment.SCHEMA_REGISTRY_KEY_FILE, '/secrets/schema-reader-key/private.pem');
+  assert.equal(mountsOf(server)['/secrets/schema-reader-key'], 'schema-registry-reader-key');
   assert.equal(environment.PGDATABASE, 'analytics');
   assert.equal(environment.FORECAST_MINUTES, '60');
   assert.equal(mountsOf(server)['/secrets/analytics-tls'], 'analytics-tls');

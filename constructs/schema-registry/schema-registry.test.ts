@@ -1,11 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { PodNetwork } from '../core/pod-network.ts';
 import { environmentOf, type Manifest, mountsOf, schemaRegistryOf, TestRegion } from '../testing.ts';
 
 function fixture(id = 'schema-registry') {
   const region = new TestRegion();
   return { region, registry: schemaRegistryOf(region, id) };
 }
+
+const network = (region: TestRegion, plane: 'services' | 'runtime') =>
+  new PodNetwork(region.chart(plane), 'reader', {
+    ...{ name: 'reader', product: 'reader', instance: 'reader', component: 'server' },
+  });
 
 test('it answers over HTTPS only, to tokens of the region’s own key', () => {
   const { region, registry } = fixture();
@@ -17,6 +23,11 @@ test('it answers over HTTPS only, to tokens of the region’s own key', () => {
   assert.deepEqual(env.QUARKUS_OIDC_PUBLIC_KEY, {
     secretKeyRef: { name: 'schema-registry-key-public', key: 'public.pem' },
   });
+  assert.deepEqual(env.QUARKUS_OIDC_READER_PUBLIC_KEY, {
+    secretKeyRef: { name: 'schema-registry-reader-key-public', key: 'public.pem' },
+  });
+  assert.equal(env.REGISTRY_AUTH_ANONYMOUS_READ_ACCESS_ENABLED, undefined);
+  assert.match(String(env.JAVA_OPTS), /-Dquarkus\.oidc\.reader\.token\.required-claims\.role=sr-readonly/);
   assert.deepEqual(env.REGISTRY_DATASOURCE_PASSWORD, {
     secretKeyRef: { name: 'schema-registry-database', key: 'password' },
   });
@@ -56,6 +67,23 @@ test('nobody but the Job is admitted', () => {
     ingress.map(({ from }: Manifest) => from[0].podSelector.matchLabels['somagent.dev/network']),
     ['schema-registry-schemas'],
   );
+});
+
+test('readers get a key of their own, in their plane only', () => {
+  const { region, registry } = fixture();
+  const reader = network(region, 'services');
+  const { env, secrets } = registry.reader().connect(reader);
+  assert.equal(env.SCHEMA_REGISTRY_KEY_FILE, '/secrets/schema-reader-key/private.pem');
+  assert.deepEqual(
+    secrets?.map(({ secret }) => secret.name),
+    ['region-ca-cert', 'schema-registry-reader-key'],
+  );
+  const stranger = network(region, 'runtime');
+  assert.throws(() => registry.reader().connect(stranger), /lies in north-services and was asked for in north-runtime/);
+  const { secrets: planned } = region.plan.close();
+  const own = (name: string) => planned.find((each) => each.name === name)?.namespaces;
+  assert.deepEqual(own('schema-registry-reader-key'), ['north-services']);
+  assert.deepEqual(own('schema-registry-reader-key-public'), ['north-data']);
 });
 
 test('a subject that stands twice is refused', () => {

@@ -3,7 +3,7 @@ import { ContentConfigMap } from '../core/content-config-map.ts';
 import { instanceName, selectorLabels } from '../core/labels.ts';
 import type { Endpoint, PodNetwork } from '../core/pod-network.ts';
 import { bytesOf, type Resources } from '../core/quantity.ts';
-import { placeOf } from '../core/region-chart.ts';
+import { type Plane, placeOf, planeNamespace } from '../core/region-chart.ts';
 import type { SecretPlan } from '../core/secret-plan.ts';
 import { distinct } from '../core/validate.ts';
 import { type Connectable, JobWorkload, ServiceAddress, StatefulWorkload } from '../core/workload.ts';
@@ -38,6 +38,11 @@ export interface SchemaRegistryProps {
   readonly storage?: string;
   /** @default the cluster's default StorageClass */
   readonly storageClass?: string;
+  /**
+   * Where the services run that read schemas: their key lies there only.
+   * @default 'services'
+   */
+  readonly readerPlane?: Plane;
   /** The heap is 40 % of the promised memory. @default 30m and 300Mi promised, 448Mi at most */
   readonly resources?: Resources;
 }
@@ -74,14 +79,25 @@ export class SchemaRegistry extends Construct implements Endpoint {
     this.#schemas(props).node.addDependency(server);
   }
 
-  /** What a service that reads schemas is wired to. */
+  /**
+   * What a service that reads schemas is wired to: a key of its own, whose tokens can read and nothing else.
+   * @throws Error at connecting a service outside the plane of the readers.
+   */
   reader(): Connectable {
     return {
       connect: (client) => {
         client.allowTo(this.network, [HTTPS]);
+        const key = this.#plan.signingKey(this.#readerKeyName(), 'RS256', client.namespace);
         return {
-          env: { SCHEMA_REGISTRY_URL: this.url, SCHEMA_REGISTRY_CA_FILE: '/secrets/ca/ca.crt' },
-          secrets: [{ path: '/secrets/ca', secret: this.#plan.authorityCertificate(client.namespace) }],
+          env: {
+            SCHEMA_REGISTRY_URL: this.url,
+            SCHEMA_REGISTRY_CA_FILE: '/secrets/ca/ca.crt',
+            SCHEMA_REGISTRY_KEY_FILE: '/secrets/schema-reader-key/private.pem',
+          },
+          secrets: [
+            { path: '/secrets/ca', secret: this.#plan.authorityCertificate(client.namespace) },
+            { path: '/secrets/schema-reader-key', secret: key },
+          ],
         };
       },
     };
@@ -97,6 +113,9 @@ export class SchemaRegistry extends Construct implements Endpoint {
     const database = this.#plan.password(`${this.#instance}-database`, 'registry', this.#namespace);
     this.#plan.signingKey(this.#keyName(), 'RS256', this.#namespace);
     const verification = this.#plan.publicKey(this.#keyName(), this.#namespace);
+    const readers = planeNamespace(placeOf(this).region, props.readerPlane ?? 'services');
+    this.#plan.signingKey(this.#readerKeyName(), 'RS256', readers);
+    const readerVerification = this.#plan.publicKey(this.#readerKeyName(), this.#namespace);
     return new StatefulWorkload(this, 'server', {
       ...this.#identity('server'),
       name: this.#instance,
@@ -107,6 +126,7 @@ export class SchemaRegistry extends Construct implements Endpoint {
         ...serverEnvironment({ host: '0.0.0.0', port: HTTPS, certificateFolder: TLS, dataFolder: DATA }),
         JAVA_OPTS: javaOptions(heapMegabytes(resources)).join(' '),
         QUARKUS_OIDC_PUBLIC_KEY: { secret: verification, key: 'public.pem' },
+        QUARKUS_OIDC_READER_PUBLIC_KEY: { secret: readerVerification, key: 'public.pem' },
         REGISTRY_DATASOURCE_USERNAME: { secret: database, key: 'username' },
         REGISTRY_DATASOURCE_PASSWORD: { secret: database, key: 'password' },
       },
@@ -124,6 +144,10 @@ export class SchemaRegistry extends Construct implements Endpoint {
 
   #keyName(): string {
     return `${this.#instance}-key`;
+  }
+
+  #readerKeyName(): string {
+    return `${this.#instance}-reader-key`;
   }
 
   #certificate() {

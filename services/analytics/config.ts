@@ -2,7 +2,7 @@ import { quotaVariables, userTokenVariables } from '@somagent/governance';
 import { controlVariables, count, kafkaVariables, port, postgresVariables, text } from '@somagent/kit';
 import { policyVariables } from '@somagent/policy';
 import { z } from 'zod';
-import { registryVariables } from './ingest/evolution.ts';
+import { registryVariables } from './ingest/registry.ts';
 import { clickHouseVariables } from './warehouse/warehouse.ts';
 
 /** The variables of `migrate`. */
@@ -25,7 +25,7 @@ export const ingestVariables = {
   ...clickHouseVariables,
   ...registryVariables,
   INGEST_BATCH: count('the most messages that are taken at once').default(20_000),
-  INGEST_PACE_MS: count('the shortest time between two rounds of inserts, milliseconds').default(250),
+  INGEST_PACE_MS: count('the shortest time between two rounds of inserts, milliseconds').default(400),
   INGEST_REPLAY: z
     .enum(['yes', 'no'])
     .default('no')

@@ -14,7 +14,6 @@ import {
   appendEvents,
   ControlState,
   createPool,
-  fetchTrusting,
   KafkaProducer,
   type Logger,
   OutboxRelay,
@@ -28,8 +27,8 @@ import { Reports } from './api/reports.ts';
 import { routes } from './api/routes.ts';
 import type { ServeConfig } from './config.ts';
 import { forecastAgain } from './forecast/forecaster.ts';
-import { registrySchemas } from './ingest/evolution.ts';
 import { Ingester } from './ingest/ingester.ts';
+import { registrySchemas } from './ingest/registry.ts';
 import { sweepAgain } from './warehouse/retention.ts';
 import { Warehouse } from './warehouse/warehouse.ts';
 
@@ -42,7 +41,7 @@ function openWarehouse(config: ServeConfig, log: Logger) {
   const ingester = new Ingester({
     kafka: config,
     warehouse,
-    schemas: registrySchemas(config.SCHEMA_REGISTRY_URL, fetchTrusting(config.SCHEMA_REGISTRY_CA_FILE)),
+    schemas: registrySchemas(config),
     log,
     batch: config.INGEST_BATCH,
     pace: config.INGEST_PACE_MS,

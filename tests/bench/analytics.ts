@@ -1,20 +1,25 @@
 /**
- * From Kafka to a query: `node tests/bench/analytics.ts [rows per second] [seconds]`. Starts a Kafka, a ClickHouse engine
+ * From Kafka to a query: `node tests/bench/analytics.ts [rows per second] [seconds] [program]`; the program is
+ * `services/analytics/testing/ingest.ts` of this checkout or of another one. Starts a Kafka, a ClickHouse engine
  * and the service's own process of ingestion; needs no platform. An event's way is timed from its creation until a
  * query by another connection counts it.
  */
+import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { cpus, loadavg } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf, usageEvent } from '@somagent/analytics/testing/events.ts';
 import { startWarehouse, type TestWarehouse } from '@somagent/analytics/testing/warehouse.ts';
 import { startEventKafka, type TestEventKafka } from '@somagent/events/testing.ts';
-import { KafkaProducer } from '@somagent/kit';
+import { KafkaProducer, type OutgoingMessage } from '@somagent/kit';
 
 const root = join(import.meta.dirname, '..', '..');
-const [rate = 20_000, seconds = 20] = process.argv.slice(2).map(Number);
+const [rate = 20_000, seconds = 20] = process.argv.slice(2, 4).map(Number);
+const own = join(root, 'services/analytics/testing/ingest.ts');
+const program = process.argv[4] === undefined ? own : resolve(process.argv[4]);
 /** Events leave in portions of this time, milliseconds. */
 const portion = 100;
 
@@ -28,8 +33,8 @@ async function ingest(kafka: TestEventKafka, store: TestWarehouse) {
     ...store.variables(),
     SCHEMA_REGISTRY_URL: 'https://127.0.0.1:1',
     SCHEMA_REGISTRY_CA_FILE: kafka.caFile,
+    SCHEMA_REGISTRY_KEY_FILE: kafka.caFile,
   };
-  const program = join(root, 'services/analytics/testing/ingest.ts');
   const child = spawn(process.execPath, [program], { env, stdio: ['ignore', 'ignore', 'inherit'] });
   return { stop: async () => void (child.kill('SIGTERM') && (await once(child, 'exit'))) };
 }
@@ -39,15 +44,33 @@ async function counted(store: TestWarehouse): Promise<number> {
   return row?.rows ?? 0;
 }
 
+/**
+ * Messages of new events that cost the machine little to make: what is measured beside it needs the processor. Each is
+ * an event that keeps its contract, with an id of its own.
+ */
+function messageMaker(): (place: number) => OutgoingMessage {
+  const templates = Array.from({ length: 1000 }, (_, place) => {
+    const made = usageEvent(place);
+    const message = messageOf(made);
+    return { message, around: message.value.split(made.value.id) };
+  });
+  return (place) => {
+    const { message, around } = templates[place % templates.length] ?? assert.fail('no template');
+    const id = randomUUID();
+    return { ...message, value: around.join(id), headers: { ...message.headers, id } };
+  };
+}
+
 /** Sends at the asked rate, or as fast as it goes. */
 async function produce(kafka: TestEventKafka, made: Mark[]): Promise<number> {
   const producer = new KafkaProducer(await kafka.variables('orchestrator'), { clientId: 'orchestrator' });
   const size = Math.round((rate * portion) / 1000);
+  const make = messageMaker();
   const began = performance.now();
   let sent = made.at(-1)?.[0] ?? 0;
   const until = sent + rate * seconds;
   for (let round = 1; sent < until; round += 1) {
-    const messages = Array.from({ length: size }, (_, place) => messageOf(usageEvent(sent + place)));
+    const messages = Array.from({ length: size }, (_, place) => make(sent + place));
     sent += size;
     made.push([sent, performance.now()]);
     await producer.send(messages);
@@ -75,7 +98,7 @@ async function main(): Promise<void> {
     const seen: Mark[] = [];
     const watching = new AbortController();
     const watch = (async () => {
-      for (; !watching.signal.aborted; await sleep(20)) seen.push([await counted(store), performance.now()]);
+      for (; !watching.signal.aborted; await sleep(50)) seen.push([await counted(store), performance.now()]);
     })();
     const took = await produce(kafka, made);
     const total = made.at(-1)?.[0] ?? 0;

@@ -177,6 +177,18 @@ test('who answers requests may not write, whatever gets into a statement', async
   await reader.close();
 });
 
+test('while ClickHouse is away each report says so, and afterwards it answers', async () => {
+  await service.store.server.kill();
+  for (const report of reports) {
+    const { status, body } = await ask('mary', report);
+    assert.deepEqual([status, body.type], [503, 'urn:somagent:problem:unavailable'], report);
+    assert.equal(body.detail, 'ClickHouse, where figures are kept, does not answer: try again');
+  }
+  assert.equal((await ask(null, 'usage')).status, 401, 'who is nobody learns nothing of it');
+  await service.store.server.resume();
+  assert.deepEqual((await rows('mary', 'usage?step=86400'))[0].promptTokens, 1000);
+});
+
 test('a range that makes no sense is refused by name', () => {
   const now = new Date('2026-11-23T12:00:00Z');
   for (const [asked, problem] of [

@@ -1,3 +1,5 @@
+import { ClickHouseError } from '@clickhouse/client';
+import { Problem } from '@somagent/governance';
 import { database, type Parameters, type Warehouse } from '../warehouse/warehouse.ts';
 import { columnOf, type Grouping } from './views.ts';
 
@@ -104,7 +106,7 @@ export class Reports {
   /** The newest forecast of the hours to come. */
   forecast(scope: Scope, hours: number, now: Date) {
     const to = new Date(now.getTime() + hours * 3600_000);
-    return this.#warehouse.rows<Bucket & { expected: number; low: number; high: number; accuracy: number | null }>(
+    return this.#rows<Bucket & { expected: number; low: number; high: number; accuracy: number | null }>(
       `select toString(hour, 'UTC') as time, tenant as group, expected, low, high, accuracy from ${database}.forecast final
       where ${admitted} and ${within('toDateTime64(hour, 3)')} order by hour, tenant limit 10000`,
       { ...scopeParameters(scope), from: seconds(now), to: seconds(to) },
@@ -112,15 +114,26 @@ export class Reports {
   }
 
   anomalies(scope: Scope, { from, to }: Pick<ReportRange, 'from' | 'to'>) {
-    return this.#warehouse.rows<Bucket & { tokens: number; expected: number; score: number }>(
+    return this.#rows<Bucket & { tokens: number; expected: number; score: number }>(
       `select toString(hour, 'UTC') as time, tenant as group, tokens, expected, score from ${database}.anomaly final
       where ${admitted} and ${within('toDateTime64(hour, 3)')} order by hour, tenant limit 10000`,
       { ...scopeParameters(scope), from: seconds(from), to: seconds(to) },
     );
   }
 
+  /** @throws Problem when ClickHouse is away or has too much to do */
+  async #rows<Found>(query: string, parameters: Parameters): Promise<readonly Found[]> {
+    try {
+      return await this.#warehouse.rows<Found>(query, parameters);
+    } catch (error) {
+      if (!isAway(error)) throw error;
+      const headers = { 'retry-after': '2' };
+      throw new Problem('unavailable', 'ClickHouse, where figures are kept, does not answer: try again', headers);
+    }
+  }
+
   #buckets<Found>(view: View, figures: string, scope: Scope, { from, to, step, by }: ReportRange) {
-    return this.#warehouse.rows<Found>(
+    return this.#rows<Found>(
       `select formatDateTime(toStartOfInterval(time, toIntervalSecond({step:UInt32})), '%FT%TZ', 'UTC') as time,
         toString(${columnOf(by)}) as group, ${figures}
       from ${database}.${view} as source
@@ -130,6 +143,12 @@ export class Reports {
     );
   }
 }
+
+/** Codes of ClickHouse that say "not now": the time is over, too many queries, the network, memory. */
+const passing = new Set(['159', '202', '209', '210', '241']);
+
+/** What ClickHouse itself refuses has a code; without one there was no answer. */
+const isAway = (error: unknown): boolean => !(error instanceof ClickHouseError) || passing.has(error.code);
 
 type Triple = readonly [number | null, number | null, number | null];
 

@@ -14,8 +14,13 @@ const program = { python: preparedPython(), program: fileURLToPath(new URL('mode
 const profile = await readProfile(new URL('../profiles/weekly.json', import.meta.url));
 const [first] = profile.tenants;
 
+// All tenants from five origins: node services/analytics/forecast/main.ts
+const few = { ...profile, tenants: profile.tenants.slice(0, 2) };
+
 test('forecasts keep the mark, planted anomalies are found, and not much else is named', async () => {
-  for (const { tenant, accuracy, precision, recall } of await measure(program, profile, 7)) {
+  const measured = await measure(program, few, 7, 2);
+  assert.equal(measured.length, 2);
+  for (const { tenant, accuracy, precision, recall } of measured) {
     assert.ok(accuracy >= 0.95, `${tenant}: accuracy ${accuracy}`);
     assert.ok(precision >= 0.9, `${tenant}: precision ${precision}`);
     assert.ok(recall >= 0.9, `${tenant}: recall ${recall}`);
@@ -24,8 +29,8 @@ test('forecasts keep the mark, planted anomalies are found, and not much else is
 
 test('what has no season is not forecast well: the back-test can convict', async () => {
   const random = randomNumbers(3);
-  const noise = Array.from({ length: 42 * 24 }, () => Math.round(20_000 * random()));
-  const { noise: answer } = await askModel(program, { horizon: 48, folds: 5, threshold: 4.5, series: { noise } });
+  const noise = Array.from({ length: 28 * 24 }, () => Math.round(20_000 * random()));
+  const { noise: answer } = await askModel(program, { horizon: 48, folds: 2, threshold: 4.5, series: { noise } });
   assert.ok(
     answer && 'accuracy' in answer && answer.accuracy !== null && answer.accuracy < 0.8,
     JSON.stringify(answer),
@@ -34,7 +39,7 @@ test('what has no season is not forecast well: the back-test can convict', async
 
 test('a series without anomalies has none, and one that is too short says so', async () => {
   assert.ok(first);
-  const series = { calm: trace({ ...first, noise: 0.02 }, 42, randomNumbers(5)), young: [1, 2, 3] };
+  const series = { calm: trace({ ...first, noise: 0.02 }, 28, randomNumbers(5)), young: [1, 2, 3] };
   const answers = await askModel(program, { horizon: 48, folds: 0, threshold: 4.5, series });
   assert.ok(answers.calm && 'anomalies' in answers.calm);
   assert.deepEqual(answers.calm.anomalies, []);

@@ -18,14 +18,22 @@ export interface Measured {
   readonly planted: number;
 }
 
-/** Makes the traces of a profile, forecasts them, and looks for what was planted in them. */
-export async function measure(program: ModelProgram, profile: LoadProfile, seed: number): Promise<readonly Measured[]> {
+/**
+ * Makes the traces of a profile, forecasts them, and looks for what was planted in them.
+ * @param origins how many beginnings the back-test forecasts from
+ */
+export async function measure(
+  program: ModelProgram,
+  profile: LoadProfile,
+  seed: number,
+  origins = folds,
+): Promise<readonly Measured[]> {
   const random = randomNumbers(seed);
   const clean = Object.fromEntries(profile.tenants.map((tenant) => [tenant.name, trace(tenant, profile.days, random)]));
   const odd = new Map(
     Object.entries(clean).map(([name, values]) => [name, plant(values, profile.anomalies, random)] as const),
   );
-  const forecasts = await askModel(program, { horizon, folds, threshold, series: clean });
+  const forecasts = await askModel(program, { horizon, folds: origins, threshold, series: clean });
   const found = await askModel(program, {
     ...{ horizon, folds: 0, threshold },
     series: Object.fromEntries([...odd].map(([name, { values }]) => [name, values])),

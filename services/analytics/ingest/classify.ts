@@ -3,17 +3,17 @@ import type { IncomingMessage } from '@somagent/kit';
 import { retentionDays } from '../warehouse/migrations.ts';
 import type { Row } from '../warehouse/warehouse.ts';
 import type { Evolution } from './evolution.ts';
-import { eventRow, type IngestedTopic } from './rows.ts';
+import type { Block } from './positions.ts';
+import { eventRow, type IngestedTopic, tableOfTopic } from './rows.ts';
 
 /** A message with what becomes of it. */
 export interface Classified {
   readonly offset: bigint;
-  /** Its row in the table of its topic; absent when it can't be read. */
-  readonly row?: Row;
-  /** Why it goes to the dead letters, if it is decided now. */
-  readonly reason?: string;
-  /** Its row among the dead letters, whether it is needed or not. */
-  letter(reason: string): Row;
+  /** Table of its topic, or that of the dead letters. */
+  readonly table: Block['table'];
+  /** Day of the row, `2026-10-01`; absent for a dead letter. */
+  readonly day?: string;
+  readonly row: Row;
 }
 
 const dayMs = 24 * 3600 * 1000;
@@ -31,42 +31,51 @@ export class Classifier {
   }
 
   /** @throws SchemasAway when only the registry could tell. */
-  async classify(message: IncomingMessage): Promise<Classified> {
-    const { offset } = message;
-    const letter = (reason: string) => letterOf(message, reason);
-    const outcome = await this.#read(message);
-    if (typeof outcome === 'string') return { offset, reason: outcome, letter };
-    const row = {
-      ...eventRow(message.topic as IngestedTopic, outcome as never),
-      partition: message.partition,
-      offset: Number(offset),
-    };
-    // With its row: a message that was young enough when its cut was made may come again when it is not.
-    const reason = this.#outsideTime(outcome.time);
-    return reason === undefined ? { offset, row, letter } : { offset, row, reason, letter };
+  async classify(messages: readonly IncomingMessage[]): Promise<readonly Classified[]> {
+    const classified: Classified[] = [];
+    for (const message of messages) {
+      const read = this.#read(message);
+      classified.push(this.#judged(message, read instanceof Promise ? await read : read));
+    }
+    return classified;
   }
 
-  /** The event, or why it can't be read. */
-  async #read({ topic, value }: IncomingMessage): Promise<AnyEvent | string> {
+  #judged(message: IncomingMessage, outcome: AnyEvent | string): Classified {
+    const { offset, partition } = message;
+    const reason = typeof outcome === 'string' ? outcome : this.#outsideTime(outcome.time);
+    if (reason !== undefined || typeof outcome === 'string')
+      return { offset, table: 'dead_letter', row: letterOf(message, reason ?? '') };
+    const topic = message.topic as IngestedTopic;
+    const row = { ...eventRow(topic, outcome as never), partition, offset: Number(offset) };
+    return { offset, table: tableOfTopic[topic], day: outcome.time.slice(0, 10), row };
+  }
+
+  /** The event, or why it can't be read; a promise only where the registry has to be asked. */
+  #read({ topic, value }: IncomingMessage): AnyEvent | string | Promise<AnyEvent | string> {
     const parsed = parse(value);
     if (parsed === undefined) return 'is not JSON';
     const { type, version } = headOf(parsed);
-    const problem = await this.#evolution.judge(topic as IngestedTopic, type, version);
-    if (problem !== null) return problem;
-    try {
-      return readEvent(topic as IngestedTopic, parsed) as AnyEvent;
-    } catch (error) {
-      if (error instanceof EventError) return error.message;
-      throw error;
-    }
+    const own = topic as IngestedTopic;
+    const problem = this.#evolution.judge(own, type, version);
+    if (problem instanceof Promise) return problem.then((reason) => reason ?? read(own, parsed));
+    return problem ?? read(own, parsed);
   }
 
   /** A wrong clock would make partitions that live for ever, or hundreds at once. */
   #outsideTime(time: string): string | undefined {
     const age = (this.#now() - Date.parse(time)) / dayMs;
     if (age < -1) return `time ${time} is more than a day ahead`;
-    if (age > retentionDays + 1) return `time ${time} is beyond the retention of ${retentionDays} days`;
+    if (age > retentionDays) return `time ${time} is beyond the retention of ${retentionDays} days`;
     return undefined;
+  }
+}
+
+function read(topic: IngestedTopic, parsed: unknown): AnyEvent | string {
+  try {
+    return readEvent(topic, parsed) as AnyEvent;
+  } catch (error) {
+    if (error instanceof EventError) return error.message;
+    throw error;
   }
 }
 

@@ -4,8 +4,8 @@ import { SchemaRegistry } from '@somagent/bootstrap/kafka/registry.ts';
 import { registryToken } from '@somagent/bootstrap/kafka/schemas.ts';
 import { startSchemaRegistry, type TestSchemaRegistry } from '@somagent/bootstrap/testing/schema-registry.ts';
 import { planOf } from '@somagent/events';
-import { fetchTrusting } from '@somagent/kit';
-import { Evolution, registrySchemas, SchemasAway } from './evolution.ts';
+import { Evolution, SchemasAway } from './evolution.ts';
+import { registrySchemas } from './registry.ts';
 
 const subject = 'usage.tokens-tokens.used';
 // biome-ignore lint/suspicious/noExplicitAny: a JSON Schema is changed in places that its type does not name
@@ -37,7 +37,14 @@ before(async () => {
 });
 after(() => server?.stop());
 
-const evolution = () => new Evolution(registrySchemas(server.url, fetchTrusting(server.caFile)));
+/** As the service is configured. */
+const source = (url = server.url, keyFile = server.readerKeyFile) =>
+  registrySchemas({
+    SCHEMA_REGISTRY_URL: url,
+    SCHEMA_REGISTRY_CA_FILE: server.caFile,
+    SCHEMA_REGISTRY_KEY_FILE: keyFile,
+  });
+const evolution = () => new Evolution(source());
 const judge = (version: number) => evolution().judge('usage.tokens', 'tokens.used', version);
 
 test('versions that this service knows are read without a question', async () => {
@@ -60,10 +67,21 @@ test('a version that nobody registered is named, and asked for again', async () 
 });
 
 test('while the registry is away nothing is decided', async () => {
-  const away = new Evolution(registrySchemas('https://127.0.0.1:1', fetchTrusting(server.caFile)));
-  await assert.rejects(away.judge('usage.tokens', 'tokens.used', versions + 1), (error: unknown) => {
-    assert.ok(error instanceof SchemasAway);
-    assert.match(error.message, /the events wait in Kafka$/);
-    return true;
-  });
+  const away = new Evolution(source('https://127.0.0.1:1'));
+  await assert.rejects(
+    async () => away.judge('usage.tokens', 'tokens.used', versions + 1),
+    (error: unknown) => {
+      assert.ok(error instanceof SchemasAway);
+      assert.match(error.message, /the events wait in Kafka$/);
+      return true;
+    },
+  );
+});
+
+test('a service whose key the registry does not know decides nothing', async () => {
+  const stranger = new Evolution(source(server.url, server.keyFile));
+  await assert.rejects(
+    async () => stranger.judge('usage.tokens', 'tokens.used', versions + 1),
+    /HTTP 401.*the events wait/,
+  );
 });

@@ -3,14 +3,8 @@ import { incompatibilities } from '@somagent/events/compatibility.ts';
 import { findContract, subjectOf } from '@somagent/events/contracts.ts';
 import { envelopeOf } from '@somagent/events/envelope.ts';
 import type { JsonSchema } from '@somagent/events/json-schema.ts';
-import { httpsUrl, messageOf, text } from '@somagent/kit';
+import { messageOf } from '@somagent/kit';
 import { z } from 'zod';
-
-/** The variables of the schema registry. */
-export const registryVariables = {
-  SCHEMA_REGISTRY_URL: httpsUrl('the address of the schema registry, e.g. https://schema-registry.local-data.svc:8443'),
-  SCHEMA_REGISTRY_CA_FILE: text('the PEM file of the authority that signed the certificate of the schema registry'),
-};
 
 /** Where schemas of versions are found that this service does not know. */
 export interface SchemaSource {
@@ -19,22 +13,6 @@ export interface SchemaSource {
    * @throws Error when the source is away: nothing can be said then.
    */
   schema(subject: string, version: number): Promise<JsonSchema | undefined>;
-}
-
-const found = z.looseObject({ schema: z.string() });
-
-/** Schemas of a registry with Confluent's API. Reading needs no token: schemas are no secret. */
-export function registrySchemas(url: string, fetchSchema: typeof fetch): SchemaSource {
-  return {
-    schema: async (subject, version) => {
-      const address = `${url}/apis/ccompat/v7/subjects/${encodeURIComponent(subject)}/versions/${version}`;
-      const response = await fetchSchema(address, { signal: AbortSignal.timeout(5000) });
-      if (response.status === 404) return undefined;
-      const body = await response.text();
-      if (!response.ok) throw new Error(`${address}: HTTP ${response.status}: ${body.slice(0, 200)}`);
-      return JSON.parse(found.parse(JSON.parse(body)).schema) as JsonSchema;
-    },
-  };
 }
 
 /** The registry can't say what a version looks like; the messages wait. */
@@ -59,25 +37,28 @@ export class Evolution {
   }
 
   /**
-   * @returns why events of this version can't be read, or null when they can
-   * @throws SchemasAway
+   * @returns why events of this version can't be read, or null when they can; a promise only where the registry has to
+   * be asked, because nearly every event is of a version that is known
+   * @throws SchemasAway in the promise
    */
-  async judge(topic: TopicName, type: string, version: number): Promise<string | null> {
+  judge(topic: TopicName, type: string, version: number): string | null | Promise<string | null> {
     const contract = findContract(topic, type);
     if (contract === undefined) return `type ${type} of ${topic} is unknown here`;
     if (version <= contract.version) return null;
     const subject = subjectOf(topic, type);
-    const key = `${subject}:${version}`;
-    const judged = this.#judged.get(key);
-    if (judged !== undefined) return judged;
+    const judged = this.#judged.get(`${subject}:${version}`);
+    return judged === undefined ? this.#ask(subject, version, readerSchema(type, contract.data)) : judged;
+  }
+
+  async #ask(subject: string, version: number, reader: JsonSchema): Promise<string | null> {
     const written = await this.#source.schema(subject, version).catch((cause: unknown) => {
       throw new SchemasAway(subject, version, cause);
     });
     // What is not registered yet may be in a moment: it is not remembered.
     if (written === undefined) return `version ${version} of ${subject} is not in the schema registry`;
-    const problems = incompatibilities(withoutVersion(written), openSchema(readerSchema(type, contract.data)));
+    const problems = incompatibilities(withoutVersion(written), openSchema(reader));
     const answer = problems.length === 0 ? null : `version ${version} of ${subject}: ${problems.join('; ')}`;
-    this.#judged.set(key, answer);
+    this.#judged.set(`${subject}:${version}`, answer);
     return answer;
   }
 }

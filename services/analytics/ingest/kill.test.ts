@@ -39,7 +39,8 @@ async function start(replay: 'yes' | 'no' = 'no'): Promise<ChildProcess> {
     // Nothing newer than this service comes here: the registry is never asked.
     SCHEMA_REGISTRY_URL: 'https://127.0.0.1:1',
     SCHEMA_REGISTRY_CA_FILE: kafka.caFile,
-    // Small cuts and no pauses, so that there are many points to die at.
+    SCHEMA_REGISTRY_KEY_FILE: kafka.caFile,
+    // Small blocks and no pauses, so that there are many points to die at.
     INGEST_BATCH: String(randomInt(50, 400)),
     INGEST_PACE_MS: '1',
     INGEST_REPLAY: replay,
@@ -94,7 +95,7 @@ test(`killed ${kills} times and replayed three times, every event is there once`
     const child = await start();
     await producer.send(all.slice(from, from + step));
     const before = await total();
-    // Some die while they join, some in the middle of a cut, some after it.
+    // Some die while they join, some in the middle of a block, some after it.
     if (kill % 3 !== 0 && before < all.length) await until(async () => (await total()) > before, 120, 'progress');
     await sleep(randomInt(0, 300));
     await end(child, 'SIGKILL');

@@ -1,38 +1,27 @@
-import type { IncomingMessage } from '@somagent/kit';
-import { database, type Row, type Warehouse } from '../warehouse/warehouse.ts';
-import type { Classified, Classifier } from './classify.ts';
-import { type Cut, type Journal, type Place, placeName } from './journal.ts';
-import { type IngestedTopic, tableOfTopic } from './rows.ts';
+import type { Classified } from './classify.ts';
+import { type Block, type Place, placeName } from './positions.ts';
 
-/** What a lane works with. */
-export interface LaneParts {
-  readonly warehouse: Warehouse;
-  readonly journal: Journal;
-  readonly classifier: Classifier;
-  /** Names this process; no other process ever has the same. */
-  readonly writer: string;
-  /** The most messages of one cut. @default 20,000 */
-  readonly batch?: number;
-}
-
-/** One partition of one topic on its way into its table, in order, each message once. */
+/** One partition of one topic on its way into ClickHouse: what waits, and how far it is stored. */
 export class Lane {
-  readonly #parts: LaneParts;
-  readonly #place: Place;
-  readonly #table: string;
+  readonly place: Place;
+  readonly name: string;
+  /** Offsets below were stored before this process began; a replay offers them again. */
+  readonly #known: bigint;
   #next: bigint;
-  #waiting: Classified[] = [];
-  #cut: Cut | undefined;
-  /** Whether an attempt to store the open cut may have left rows. */
-  #attempted = false;
+  #waiting: readonly Classified[] = [];
   #missed = 0n;
 
-  /** @param next the position: beginning of the newest cut, 0 when there is none. */
-  constructor(parts: LaneParts, place: Place, next: bigint) {
-    this.#parts = parts;
-    this.#place = place;
-    this.#table = tableOfTopic[place.topic as IngestedTopic];
+  /** @param next the position @param known where the position was; higher than `next` in a replay */
+  constructor(place: Place, next: bigint, known = next) {
+    this.place = place;
+    this.name = placeName(place);
     this.#next = next;
+    this.#known = known;
+  }
+
+  /** The position: everything before it is stored. */
+  get next(): bigint {
+    return this.#next;
   }
 
   /** Offsets that Kafka skipped: their messages were removed before they were read. */
@@ -40,103 +29,48 @@ export class Lane {
     return this.#missed;
   }
 
-  /**
-   * Takes messages of this partition, in order; those it has had are left out. Resolves when all of them are stored,
-   * save those of a cut whose other messages have not come yet: the position stays before them.
-   * @throws Error when something is away; the same messages can be offered again.
-   */
-  async offer(messages: readonly IncomingMessage[]): Promise<void> {
-    await this.#take(messages);
-    while (this.#waiting.length > 0 && (await this.#step()));
-  }
-
-  async #take(messages: readonly IncomingMessage[]): Promise<void> {
-    for (const message of messages) {
-      const expected = this.#expected;
-      if (message.offset < expected) continue;
-      const classified = await this.#parts.classifier.classify(message);
-      if (expected > 0n) this.#missed += message.offset - expected;
-      this.#waiting.push(classified);
-    }
-  }
-
-  get #expected(): bigint {
+  /** The offset that was not taken yet. */
+  get expected(): bigint {
     const last = this.#waiting.at(-1);
     return last === undefined ? this.#next : last.offset + 1n;
   }
 
-  /** Stores one cut. @returns false when some of its messages are not here yet. */
-  async #step(): Promise<boolean> {
-    this.#cut ??= await this.#claim();
-    const cut = this.#cut;
-    const last = this.#waiting.at(-1);
-    if (last === undefined || last.offset < cut.last) return false;
-    const batch = this.#waiting.filter(({ offset }) => offset <= cut.last);
-    await this.#store(cut, batch);
-    return true;
-  }
-
-  async #claim(): Promise<Cut> {
-    const batch = this.#waiting.slice(0, this.#parts.batch ?? 20_000);
-    const aside = new Map(batch.flatMap(({ offset, reason }) => (reason === undefined ? [] : [[offset, reason]])));
-    const last = batch.at(-1)?.offset ?? this.#next;
-    return this.#parts.journal.claim(this.#place, { first: this.#next, last, aside, writer: this.#parts.writer });
-  }
-
-  async #store(cut: Cut, batch: readonly Classified[]): Promise<void> {
-    const fresh = cut.writer === this.#parts.writer && !this.#attempted;
-    this.#attempted = true;
-    if (!fresh) {
-      const newest = await this.#parts.journal.newest(this.#place);
-      // A later cut is made only when the rows of this one are stored.
-      if (newest !== undefined && newest > cut.last) return this.#goOn(newest);
+  /** Takes messages that follow those it has; what it has had is left out. */
+  take(messages: readonly Classified[]): void {
+    const fresh: Classified[] = [];
+    let expected = this.expected;
+    for (const message of messages) {
+      if (message.offset < expected) continue;
+      if (expected > 0n) this.#missed += message.offset - expected;
+      fresh.push(message);
+      expected = message.offset + 1n;
     }
-    const rows = batch.flatMap((message) => rowOf(this.#place, cut, message));
-    const letters = batch.flatMap((message) => letterOf(cut, message));
-    await this.#insert('dead_letter', letters, cut, fresh);
-    await this.#insert(this.#table, rows, cut, fresh);
-    this.#goOn(cut.last + 1n);
+    this.#waiting = this.#waiting.length === 0 ? fresh : [...this.#waiting, ...fresh];
   }
 
-  #goOn(next: bigint): void {
-    this.#next = next;
-    this.#waiting = this.#waiting.filter(({ offset }) => offset >= next);
-    this.#cut = undefined;
-    this.#attempted = false;
-  }
-
-  /** The token keeps two processes apart that store at the same time; what is there from earlier is looked up. */
-  async #insert(table: string, rows: readonly Row[], { first, last }: Cut, fresh: boolean): Promise<void> {
-    if (rows.length === 0) return;
-    const there = fresh ? new Set<number>() : await this.#stored(table, first, last);
-    const missing = rows.filter(({ offset }) => !there.has(offset as number));
-    if (missing.length === 0) return;
-    await this.#parts.warehouse.insert(table, missing, `${placeName(this.#place)}/${first}-${last}`);
-  }
-
-  async #stored(table: string, first: bigint, last: bigint): Promise<ReadonlySet<number>> {
-    const { topic, partition } = this.#place;
-    const rows = await this.#parts.warehouse.rows<{ offset: number }>(
-      `select offset from ${database}.${table}
-      where partition = {partition:UInt32} and offset between {first:UInt64} and {last:UInt64}
-      ${table === 'dead_letter' ? 'and topic = {topic:String}' : ''}`,
-      { topic, partition, first: String(first), last: String(last) },
+  /** The longest beginning of what waits that belongs together. @param limit the most rows */
+  block(limit: number): Block | undefined {
+    const [start] = this.#waiting;
+    if (start === undefined) return undefined;
+    const { table, day } = start;
+    const again = this.isAgain(start.offset);
+    const end = this.#waiting.findIndex(
+      (each) => each.table !== table || each.day !== day || this.isAgain(each.offset) !== again,
     );
-    return new Set(rows.map(({ offset }) => offset));
+    const own = this.#waiting.slice(0, Math.min(limit, end === -1 ? this.#waiting.length : end));
+    const last = own.at(-1) ?? start;
+    return { place: this.place, table, day, first: start.offset, last: last.offset, rows: own.map(({ row }) => row) };
   }
-}
 
-/** What the cut says counts, also where this process would decide otherwise. */
-function rowOf(place: Place, cut: Cut, { offset, row, reason }: Classified): readonly Row[] {
-  if (cut.aside.has(offset)) return [];
-  if (row !== undefined) return [row];
-  throw new Error(
-    `${placeName(place)} offset ${offset} was readable to the process that made its cut and is not here (${reason}). ` +
-      'Deploy that version of the service again, or a newer one',
-  );
-}
+  /** Whether an offset was stored before this process began. */
+  isAgain(offset: bigint): boolean {
+    return offset < this.#known;
+  }
 
-function letterOf(cut: Cut, { offset, letter }: Classified): readonly Row[] {
-  const reason = cut.aside.get(offset);
-  return reason === undefined ? [] : [letter(reason)];
+  /** Everything up to `last` is stored. */
+  reached(last: bigint): void {
+    if (last < this.#next) return;
+    this.#next = last + 1n;
+    this.#waiting = this.#waiting.filter(({ offset }) => offset > last);
+  }
 }

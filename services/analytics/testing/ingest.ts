@@ -1,8 +1,8 @@
-import { createLogger, fetchTrusting, readConfig } from '@somagent/kit';
+import { createLogger, readConfig } from '@somagent/kit';
 import { z } from 'zod';
 import { ingestVariables } from '../config.ts';
-import { registrySchemas } from '../ingest/evolution.ts';
 import { Ingester } from '../ingest/ingester.ts';
+import { registrySchemas } from '../ingest/registry.ts';
 import { Warehouse } from '../warehouse/warehouse.ts';
 
 // The way from Kafka into ClickHouse alone, in a process that a test can kill.
@@ -10,7 +10,7 @@ const config = readConfig(z.object(ingestVariables));
 const ingester = new Ingester({
   kafka: config,
   warehouse: new Warehouse(config),
-  schemas: registrySchemas(config.SCHEMA_REGISTRY_URL, fetchTrusting(config.SCHEMA_REGISTRY_CA_FILE)),
+  schemas: registrySchemas(config),
   log: createLogger({ service: 'analytics-ingest', level: 'error' }),
   batch: config.INGEST_BATCH,
   pace: config.INGEST_PACE_MS,

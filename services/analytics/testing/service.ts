@@ -38,7 +38,7 @@ export async function startAnalytics(): Promise<TestAnalytics> {
   const folder = await mkdtemp(join(tmpdir(), 'somagent-analytics-'));
   await writeFiles(folder);
   const [store, postgres, policy] = await Promise.all([
-    startWarehouse({ migrated: false }),
+    startWarehouse({ migrated: false, fixedPort: true }),
     startDatabase(folder),
     startTestPolicy(folder),
   ]);

@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { createServer } from 'node:net';
 import { startClickHouse, type TestClickHouse } from '@somagent/clickhouse-front/testing.ts';
 import { createLogger } from '@somagent/kit';
 import { migrateWarehouse } from '../warehouse/migrator.ts';
@@ -16,9 +18,18 @@ export interface TestWarehouse {
   stop(): Promise<void>;
 }
 
-/** Starts the engine and makes the tables. @param migrated false leaves it empty */
-export async function startWarehouse({ migrated = true } = {}): Promise<TestWarehouse> {
-  const server = await startClickHouse();
+/** What {@link startWarehouse} may do otherwise. */
+export interface TestWarehouseOptions {
+  /** False leaves the engine empty. @default true */
+  readonly migrated?: boolean;
+  /** Whether it comes back under the same address when it is killed and resumed. @default false */
+  readonly fixedPort?: boolean;
+}
+
+/** Starts the engine and makes the tables. */
+export async function startWarehouse(options: TestWarehouseOptions = {}): Promise<TestWarehouse> {
+  const { migrated = true, fixedPort = false } = options;
+  const server = await startClickHouse(fixedPort ? { env: { CLICKHOUSE_PORT: String(await freePort()) } } : {});
   const variables = (user: 'analytics' | 'reader' = 'analytics') => ({
     CLICKHOUSE_URL: server.url,
     CLICKHOUSE_CREDENTIALS_DIR: server[user].credentialsDir,
@@ -36,4 +47,13 @@ export async function startWarehouse({ migrated = true } = {}): Promise<TestWare
     throw error;
   }
   return { server, warehouse, variables, stop };
+}
+
+async function freePort(): Promise<number> {
+  const probe = createServer().listen(0, '127.0.0.1');
+  await once(probe, 'listening');
+  const address = probe.address();
+  await new Promise((done) => probe.close(done));
+  if (address === null || typeof address === 'string') throw new Error('no free port on 127.0.0.1');
+  return address.port;
 }

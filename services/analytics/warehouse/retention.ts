@@ -22,8 +22,8 @@ interface Partition {
 const firstKept = (now: Date) => new Date(now.getTime() - retentionDays * dayMs).toISOString().slice(0, 10);
 
 /**
- * Drops every day that is older than the retention, at once instead of whenever the engine merges. Of the journal of
- * cuts, days stay in which the newest cut of some partition lies: it is the position from which reading goes on.
+ * Drops every day that is older than the retention, at once instead of whenever the engine merges. Of the marks of
+ * positions, days stay in which the newest one of some partition lies: reading goes on from there when its rows are gone.
  */
 export async function sweep(warehouse: Warehouse, now = new Date()): Promise<readonly Dropped[]> {
   const partitions = await warehouse.rows<Partition>(

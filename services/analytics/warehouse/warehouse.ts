@@ -66,15 +66,20 @@ export class Warehouse {
 
   /**
    * Stores rows as one block.
-   * @param token rows that came under the same token before, into the same table, are not stored again
+   * @param token rows that came under the same token before, into the same partition of the table, are not stored again
    */
-  async insert(table: string, rows: readonly Row[], token: string): Promise<void> {
+  async insert(table: string, rows: readonly Row[], token?: string): Promise<void> {
     await this.#client.insert({
       table: `${database}.${table}`,
       values: rows,
       format: 'JSONEachRow',
       // Answered when it is stored. One block: a token names a block, and a batch is far below what would be cut.
-      clickhouse_settings: { async_insert: 0, insert_deduplicate: 1, insert_deduplication_token: token },
+      clickhouse_settings: {
+        async_insert: 0,
+        ...(token === undefined
+          ? { insert_deduplicate: 0 }
+          : { insert_deduplicate: 1, insert_deduplication_token: token }),
+      },
       auth: this.#auth(),
     });
   }

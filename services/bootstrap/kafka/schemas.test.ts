@@ -123,20 +123,82 @@ describe('the way in', () => {
     assert.equal(await ask(await registryToken(key, 'sr-readonly')), 200);
     assert.equal(await ask(await registryToken(key, 'sr-readonly'), 'POST', versions), 403);
     assert.equal(await ask(await registryToken(key, 'none')), 403);
+    assert.equal(await ask(undefined, 'POST', versions), 401);
   });
 
-  test('without a token schemas can be read and nothing can be changed', async () => {
-    assert.equal(await ask(undefined), 200);
-    for (const [method, path] of [
-      ['POST', `${subjects}/other/versions`],
-      ['DELETE', `${subjects}/${subject}`],
-      ['PUT', '/apis/ccompat/v7/config'],
-    ] as const) {
-      assert.ok([401, 403].includes(await ask(undefined, method, path)), `${method} ${path}`);
+  const reading = '/apis/ccompat/v6/subjects';
+
+  /** A token of the readers' key, as a service signs it, or otherwise. */
+  async function readerToken(changes: Readonly<Record<string, unknown>> = {}, key = server.readerKey): Promise<string> {
+    return new SignJWT({ role: 'sr-readonly', iss: 'somagent-schema-reader', aud: 'schema-registry', ...changes })
+      .setProtectedHeader({ alg: 'RS256', typ: 'JWT' })
+      .setSubject('a-service')
+      .setIssuedAt()
+      .setExpirationTime('1m')
+      .sign(await importPKCS8(key['private.pem'], 'RS256'));
+  }
+
+  test('without a token nothing can be read or changed', async () => {
+    for (const api of ['/apis/ccompat/v7', '/apis/ccompat/v6']) {
+      for (const [method, path] of [
+        ['GET', '/subjects'],
+        ['GET', `/subjects/${subject}/versions`],
+        ['GET', `/subjects/${subject}/versions/1`],
+        ['POST', '/subjects/other/versions'],
+        ['DELETE', `/subjects/${subject}`],
+        ['PUT', '/config'],
+      ] as const) {
+        assert.equal(await ask(undefined, method, `${api}${path}`), 401, `${method} ${api}${path}`);
+      }
+    }
+    for (const path of ['search/artifacts', 'admin/rules', 'ids/globalIds/1']) {
+      assert.equal(await ask(undefined, 'GET', `/apis/registry/v2/${path}`), 401, path);
     }
   });
 
-  test('a token of another key, audience or issuer, expired or unsigned, is refused', async () => {
+  test('a reader’s token reads and changes nothing', async () => {
+    const token = await readerToken();
+    const answer = await fetch(`${server.url}${reading}/${subject}/versions/1`, {
+      headers: { authorization: `Bearer ${token}` },
+    });
+    assert.deepEqual(JSON.parse(((await answer.json()) as { schema: string }).schema), first);
+    assert.equal(await ask(token, 'POST', `${reading}/other/versions`), 403);
+    assert.equal(await ask(token, 'DELETE', `${reading}/${subject}`), 403);
+    assert.equal(await ask(token, 'PUT', '/apis/ccompat/v6/config'), 403);
+    assert.equal(await ask(token, 'PUT', `/apis/ccompat/v6/../v6/config`), 403);
+  });
+
+  test('a reader’s key goes no further, whatever it signs and wherever it is shown', async () => {
+    const admin = { groups: ['sr-admin'] };
+    for (const changes of [
+      { role: 'sr-admin' },
+      { role: ['sr-readonly', 'sr-admin'] },
+      { ...admin, role: undefined },
+    ]) {
+      assert.equal(await ask(await readerToken(changes), 'GET', reading), 401, JSON.stringify(changes));
+    }
+    assert.equal(await ask(await readerToken(admin), 'POST', `${reading}/other/versions`), 403);
+    const posing = { ...admin, iss: 'somagent-bootstrap' };
+    for (const path of [subjects, '/apis/registry/v2/search/artifacts']) {
+      for (const changes of [{}, posing]) assert.equal(await ask(await readerToken(changes), 'GET', path), 401, path);
+    }
+    // Tenants are also chosen by the last part of a path.
+    assert.equal(await ask(await readerToken(posing), 'DELETE', `${subjects}/reader`), 401);
+    assert.equal(await ask(await readerToken(admin), 'DELETE', `${subjects}/reader`), 403);
+  });
+
+  test('a reader’s token of another key, issuer or audience is refused, and so is the Job’s at the readers’ door', async () => {
+    const refused = {
+      'another key': await readerToken({}, createSigningKey('RS256')),
+      'the key of the Job': await readerToken({}, server.key),
+      'another issuer': await readerToken({ iss: 'somagent-bootstrap' }),
+      'another audience': await readerToken({ aud: 'somagent-gateway' }),
+      'the token of the Job': await registryToken(server.key['private.pem']),
+    };
+    for (const [name, token] of Object.entries(refused)) assert.equal(await ask(token, 'GET', reading), 401, name);
+  });
+
+  test('no token, and one of another key, audience or issuer, expired or unsigned, is refused', async () => {
     const own = await importPKCS8(server.key['private.pem'], 'RS256');
     const sign = (issuer: string, audience: string, expires: string) =>
       new SignJWT({ groups: ['sr-admin'] })
@@ -149,6 +211,7 @@ describe('the way in', () => {
     assert.equal(await ask(await sign('somagent-bootstrap', 'schema-registry', '1m')), 200);
     const [, payload = ''] = (await registryToken(server.key['private.pem'])).split('.');
     const refused = {
+      'no token': undefined,
       'another key': await registryToken(createSigningKey('RS256')['private.pem']),
       'another audience': await sign('somagent-bootstrap', 'somagent-gateway', '1m'),
       'another issuer': await sign('somebody', 'schema-registry', '1m'),

@@ -20,6 +20,9 @@ export interface TestSchemaRegistry {
   /** The key whose tokens are admitted; its private half is in the file too. */
   readonly key: SigningKey;
   readonly keyFile: string;
+  /** The key of those who only read; its private half is in the file too. */
+  readonly readerKey: SigningKey;
+  readonly readerKeyFile: string;
   /** A folder of the test, removed by stop. */
   readonly folder: string;
   log(): Promise<string>;
@@ -48,6 +51,8 @@ class RunningRegistry implements TestSchemaRegistry {
   readonly caFile: string;
   readonly key = createSigningKey('RS256');
   readonly keyFile: string;
+  readonly readerKey = createSigningKey('RS256');
+  readonly readerKeyFile: string;
   readonly folder: string;
   readonly #distribution: string;
   readonly #port: number;
@@ -58,6 +63,7 @@ class RunningRegistry implements TestSchemaRegistry {
     this.url = `https://127.0.0.1:${port}`;
     this.caFile = join(folder, 'ca.crt');
     this.keyFile = join(folder, 'private.pem');
+    this.readerKeyFile = join(folder, 'reader.pem');
     this.#distribution = distribution;
     this.#port = port;
     // A test runner that is ended must not leave the server behind.
@@ -74,6 +80,7 @@ class RunningRegistry implements TestSchemaRegistry {
     await writeFile(join(this.folder, 'tls/tls.key'), leaf.key, { mode: 0o600 });
     await writeFile(this.caFile, authority.certificate);
     await writeFile(this.keyFile, this.key['private.pem'], { mode: 0o600 });
+    await writeFile(this.readerKeyFile, this.readerKey['private.pem'], { mode: 0o600 });
     setDefaultCACertificates([...getCACertificates('default'), authority.certificate]);
   }
 
@@ -114,6 +121,7 @@ class RunningRegistry implements TestSchemaRegistry {
     return {
       ...serverEnvironment({ host: '127.0.0.1', port: this.#port, certificateFolder, dataFolder: this.folder }),
       QUARKUS_OIDC_PUBLIC_KEY: this.key['public.pem'],
+      QUARKUS_OIDC_READER_PUBLIC_KEY: this.readerKey['public.pem'],
       REGISTRY_DATASOURCE_USERNAME: 'registry',
       REGISTRY_DATASOURCE_PASSWORD: 'a-database-password-of-this-test',
     };
