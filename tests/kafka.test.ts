@@ -49,10 +49,7 @@ async function runJob(name: string, command: string, configMap: string): Promise
     ...container,
     command: container.command.map((word) => (word === 'kafka' ? command : word)),
   }));
-  const template = {
-    ...job.spec.template,
-    spec: { ...job.spec.template.spec, restartPolicy: 'Never', containers, volumes },
-  };
+  const template = { ...job.spec.template, spec: { ...job.spec.template.spec, containers, volumes } };
   const metadata = { name: `${name}-${suffix}`, namespace };
   const spec = { ...job.spec, backoffLimit: 0, template };
   await kubectlWith({ apiVersion: 'batch/v1', kind: 'Job', metadata, spec }, 'create', '-f', '-');

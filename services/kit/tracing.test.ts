@@ -1,13 +1,20 @@
 /** Spans as the OpenTelemetry Collector takes them over TLS: nothing here is only what a library says of itself. */
 import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { ROOT_CONTEXT, trace } from '@opentelemetry/api';
 import { type ReceivedSpan, startCollector, type TestCollector } from '@somagent/bootstrap/testing/otel-collector.ts';
+import { startPostgres } from '@somagent/bootstrap/testing/postgres.ts';
 import { tenantGaps } from '@somagent/bootstrap/testing/tenant-gaps.ts';
+import { type Kysely, sql } from 'kysely';
 import { ConfigError } from './config.ts';
 import { asTenant, createLogger } from './log.ts';
+import { createPool } from './postgres.ts';
+import { TenantDatabase } from './tenancy.ts';
 import { openHttpClient } from './tls.ts';
 import { contextFrom, inChildSpan, inSpan, startTracing, stopTracing, tenantOf, traceHeaders } from './tracing.ts';
 
@@ -119,6 +126,48 @@ describe('tracing', { timeout: 900_000 }, () => {
     const spans = await taken(3);
     assert.match(asked[0] ?? '', new RegExp(`^00-${spans.at(-1)?.traceId}-`));
     assert.deepEqual(asked.slice(1), [undefined, undefined]);
+  });
+
+  it('shows statements of a traced request, without their text and values', async () => {
+    const postgres = await startPostgres();
+    const folder = await mkdtemp(join(tmpdir(), 'somagent-tracing-'));
+    for (const [name, value] of Object.entries({ username: 'traced', password: 'of-this-test' })) {
+      await writeFile(join(folder, name), value);
+    }
+    const admin = await postgres.connect('postgres');
+    await admin.query(`create role traced login password 'of-this-test'`);
+    await admin.end();
+    const { host, port } = postgres.server;
+    const place = { PGHOST: host, PGPORT: port, PGDATABASE: 'postgres', PG_POOL_SIZE: 2 };
+    const pool = createPool({ ...place, PG_CREDENTIALS_DIR: folder, PG_CA_FILE: postgres.caFile }, log);
+    const database = new TenantDatabase<unknown>(pool);
+    try {
+      start();
+      await sql`select 1`.execute(database.untenanted);
+      const asked = (rows: Kysely<unknown>) =>
+        inSpan('request', {}, () => sql`select ${'a secret'} as word`.execute(rows));
+      const { rows } = await asTenant('acme', () => asked(database.of('acme')));
+      assert.deepEqual(rows, [{ word: 'a secret' }]);
+      await assert.rejects(
+        inSpan('broken', {}, () => sql`select nothing`.execute(database.of('acme'))),
+        /nothing/,
+      );
+    } finally {
+      await database.destroy();
+      await postgres.stop();
+      await rm(folder, { recursive: true });
+    }
+    const spans = await taken(5);
+    const statements = spans.filter(({ name }) => name === 'postgres select');
+    assert.equal(statements.length, 3, 'the tenant of the connection, the statement, and the one that fails');
+    assert.deepEqual(statements[1]?.attributes, {
+      'db.namespace': 'postgres',
+      'db.operation.name': 'select',
+      'db.system.name': 'postgresql',
+      'soma.tenant': 'acme',
+    });
+    assert.ok(statements.some(({ attributes }) => attributes['error.type'] !== undefined));
+    assert.doesNotMatch(JSON.stringify(spans), /secret|set_config/);
   });
 
   it('keeps the share that is asked for, and what whoever began the trace has chosen to keep', async () => {
