@@ -62,6 +62,12 @@ export const toolFamilies: readonly ToolFamily[] = [
   { name: 'coredns', folder: join(root, 'toolchain/coredns'), target: 'tool', binaries: same('coredns') },
   { name: 'versitygw', folder: join(root, 'toolchain/versitygw'), target: 'tool', binaries: same('versitygw') },
   { name: 'registry', folder: join(root, 'toolchain/registry'), target: 'tool', binaries: same('registry') },
+  {
+    name: 'otel-collector',
+    folder: join(root, 'toolchain/otel-collector'),
+    target: '.',
+    binaries: same('otel-collector'),
+  },
   { name: 'network-policy', folder: join(root, 'network-policy'), target: '.', binaries: same('network-policy') },
   { name: 'storage', folder: join(root, 'storage'), target: '.', binaries: same('storage') },
   { name: 'forward', folder: join(root, 'forward'), target: '.', binaries: same('forward') },

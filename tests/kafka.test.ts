@@ -11,14 +11,16 @@ const suffix = randomBytes(3).toString('hex');
 const brokers = ['kafka-0', 'kafka-1', 'kafka-2'];
 
 interface Plan {
+  readonly acls: readonly object[];
   readonly topics: readonly { readonly name: string; readonly config: Readonly<Record<string, string>> }[];
 }
+type Line = Readonly<Record<string, unknown>>;
 interface Template {
   readonly spec: {
     readonly template: {
       readonly metadata: { readonly labels: Readonly<Record<string, string>> };
       readonly spec: {
-        readonly containers: readonly object[];
+        readonly containers: readonly { readonly command: readonly string[] }[];
         readonly volumes: readonly { readonly name: string; readonly configMap?: { readonly name: string } }[];
       };
     };
@@ -37,31 +39,64 @@ async function declaredPlan(): Promise<string> {
   return volume.configMap.name;
 }
 
-/** Runs the reconciliation with a plan. @returns the counts of its last line */
-async function reconcile(name: string, configMap: string): Promise<Readonly<Record<string, unknown>>> {
+/** Runs a command of the bootstrap image with a plan, whether it ends well or not. @returns its lines */
+async function runJob(name: string, command: string, configMap: string): Promise<readonly Line[]> {
   const job = await cronJob();
   const volumes = job.spec.template.spec.volumes.map((volume) =>
     volume.configMap === undefined ? volume : { ...volume, configMap: { ...volume.configMap, name: configMap } },
   );
-  const template = { ...job.spec.template, spec: { ...job.spec.template.spec, volumes } };
+  const containers = job.spec.template.spec.containers.map((container) => ({
+    ...container,
+    command: container.command.map((word) => (word === 'kafka' ? command : word)),
+  }));
+  const template = { ...job.spec.template, spec: { ...job.spec.template.spec, containers, volumes } };
   const metadata = { name: `${name}-${suffix}`, namespace };
-  await kubectlWith(
-    { apiVersion: 'batch/v1', kind: 'Job', metadata, spec: { ...job.spec, template } },
-    'create',
-    '-f',
-    '-',
-  );
-  await kubectl('wait', '-n', namespace, '--for=condition=Complete', `job/${metadata.name}`, '--timeout=180s');
-  const lines = (await kubectl('logs', '-n', namespace, `job/${metadata.name}`)).split('\n');
-  const last = lines.map((line) => JSON.parse(line)).find(({ message }) => message === 'kafka done');
+  const spec = { ...job.spec, backoffLimit: 0, template };
+  await kubectlWith({ apiVersion: 'batch/v1', kind: 'Job', metadata, spec }, 'create', '-f', '-');
+  await eventually(`the end of ${name}`, 180, async () => {
+    const { status } = await get<{ status: { succeeded?: number; failed?: number } }>(
+      'job',
+      metadata.name,
+      '-n',
+      namespace,
+    );
+    return status.succeeded !== undefined || status.failed !== undefined ? true : undefined;
+  });
+  const text = await kubectl('logs', '-n', namespace, `job/${metadata.name}`);
+  return text.split('\n').flatMap((line) => (line.startsWith('{') ? [JSON.parse(line) as Line] : []));
+}
+
+/** Runs the reconciliation with a plan. @returns the counts of its last line */
+async function reconcile(name: string, configMap: string): Promise<Readonly<Record<string, unknown>>> {
+  const last = (await runJob(name, 'kafka', configMap)).find(({ message }) => message === 'kafka done');
+  assert.ok(last, `${name} did not get to its end`);
   const { created, repaired, removed } = last;
   return { created, repaired, removed };
 }
 
+/** What the running brokers let users do besides the declared plan, or refuse of it, in words. */
+async function rightsBesides(name: string, plan: string): Promise<readonly unknown[]> {
+  const lines = await runJob(name, 'kafka-rights', plan);
+  const summary = lines.find(({ message }) => message === 'kafka rights');
+  assert.ok(summary && Number(summary.users) > 0, `${name} asked for nobody: ${JSON.stringify(lines.at(-1))}`);
+  const found = lines.filter(({ message }) => message === 'a right is not as declared');
+  assert.equal(found.length, summary.differences);
+  return found.map(({ difference }) => difference);
+}
+
 describe('Kafka on the cluster', () => {
   after(async () => {
-    const jobs = ['same', 'drifted', 'repaired'].map((name) => `job/${name}-${suffix}`);
-    await kubectl('delete', '-n', namespace, '--ignore-not-found', ...jobs, `configmap/drifted-${suffix}`);
+    const jobs = ['same', 'drifted', 'repaired', 'rights', 'opened', 'found', 'closed', 'again'].map(
+      (name) => `job/${name}-${suffix}`,
+    );
+    await kubectl(
+      'delete',
+      '-n',
+      namespace,
+      '--ignore-not-found',
+      ...jobs,
+      ...['drifted', 'opened'].map((name) => `configmap/${name}-${suffix}`),
+    );
     await kubectl('delete', '-n', namespace, '--ignore-not-found', `pod/peer-${suffix}`, `pod/stranger-${suffix}`);
   });
 
@@ -79,6 +114,33 @@ describe('Kafka on the cluster', () => {
     await kubectlWith({ apiVersion: 'v1', kind: 'ConfigMap', metadata, data: drifted }, 'create', '-f', '-');
     assert.deepEqual(await reconcile('drifted', metadata.name), { ...nothing, repaired: 1 });
     assert.deepEqual(await reconcile('repaired', plan), { ...nothing, repaired: 1 });
+  });
+
+  it('lets each user do exactly what is declared, and finds a right that somebody added', {
+    timeout: 900_000,
+  }, async () => {
+    const plan = await declaredPlan();
+    assert.deepEqual(await rightsBesides('rights', plan), []);
+    const { data } = await get<{ data: { 'plan.json': string } }>('configmap', plan, '-n', namespace);
+    const declared = JSON.parse(data['plan.json']) as Plan;
+    const planted = {
+      user: 'gateway',
+      resource: { type: 'topic', name: 'identity.changes' },
+      operations: ['read'],
+    };
+    const metadata = { name: `opened-${suffix}`, namespace };
+    const opened = { 'plan.json': JSON.stringify({ ...declared, acls: [...declared.acls, planted] }) };
+    await kubectlWith({ apiVersion: 'v1', kind: 'ConfigMap', metadata, data: opened }, 'create', '-f', '-');
+    const nothing = { created: 0, repaired: 0, removed: 0 };
+    assert.deepEqual(await reconcile('opened', metadata.name), { ...nothing, created: 1 });
+    const found = await rightsBesides('found', plan);
+    assert.ok(
+      found.length >= 2 && found.every((text) => `${text}`.includes(`${planted.user} may `)),
+      JSON.stringify(found),
+    );
+    assert.ok(found.some((text) => /may read topic identity\.changes, which is not declared/.test(`${text}`)));
+    assert.deepEqual(await reconcile('closed', plan), { ...nothing, removed: 1 });
+    assert.deepEqual(await rightsBesides('again', plan), []);
   });
 
   it('shows no password in the command line or the log of a broker', async () => {

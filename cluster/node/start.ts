@@ -27,7 +27,7 @@ import { waitFor } from './wait.ts';
 /** Images that the cluster itself runs. */
 const ownImages = ['pause', 'coredns'] as const;
 /** Families whose programs the node runs; the others are for images. */
-const nodeFamilies = toolFamilies.filter(({ name }) => !['temporal', 'coredns'].includes(name));
+const nodeFamilies = toolFamilies.filter(({ name }) => !['temporal', 'coredns', 'otel-collector'].includes(name));
 
 /** Brings the cluster up, from nothing, from a killed `up`, from a reboot, or when some of it runs. */
 export async function startCluster(places: Layout, say: Progress): Promise<void> {

@@ -1,7 +1,7 @@
 import { runAdmission } from './admission/command.ts';
 import { runDatabases } from './database/databases.ts';
 import { Failure, messageOf } from './failure.ts';
-import { runKafka } from './kafka/command.ts';
+import { runKafka, runKafkaRights } from './kafka/command.ts';
 import { runSchemas } from './kafka/schemas.ts';
 import { log } from './log.ts';
 import { runObjectStore } from './object-store/command.ts';
@@ -19,6 +19,7 @@ const commands: Readonly<Record<string, (env: Environment) => Promise<void>>> = 
   realm: runRealm,
   'realm-keys': runRealmKeys,
   kafka: runKafka,
+  'kafka-rights': runKafkaRights,
   schemas: runSchemas,
   'object-store': runObjectStore,
   admission: runAdmission,

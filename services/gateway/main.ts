@@ -26,6 +26,7 @@ import {
 } from '@somagent/kit';
 import { createModels, readModelsFile } from '@somagent/models';
 import type { Database } from '@somagent/orchestrator/database.ts';
+import { traceSender } from '@somagent/orchestrator/trace-client.ts';
 import { createPolicyEngine, policyRecords } from '@somagent/policy';
 import { relationCheckerOf } from '@somagent/relations';
 import { Client, Connection } from '@temporalio/client';
@@ -77,7 +78,11 @@ type Connections = ReturnType<typeof connect>;
 
 function createApp(config: GatewayConfig, open: Connections, draining: AbortSignal) {
   const { db, tokens, apiKeys, control, policy, relations, quota, verdicts, reader, hub, models, spending } = open;
-  const client = new Client({ connection: open.temporal, namespace: config.TEMPORAL_NAMESPACE });
+  const client = new Client({
+    connection: open.temporal,
+    namespace: config.TEMPORAL_NAMESPACE,
+    interceptors: { workflow: [traceSender] },
+  });
   const sessions = new Sessions(client, {
     taskQueue: config.TASK_QUEUE,
     idleTimeout: config.SESSION_IDLE_SECONDS * 1000,

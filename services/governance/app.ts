@@ -6,6 +6,7 @@ import { openApiDocument } from './document.ts';
 import type { GovernedEnv } from './exchange.ts';
 import { admission, decided, type GovernanceOptions } from './govern.ts';
 import { Problem, problemOf } from './problem.ts';
+import { endSpan, noteProblem } from './request-span.ts';
 import type { DeclaredRoute, openApiRoute } from './route.ts';
 import { type ListedRoute, listRoutes } from './route-list.ts';
 import { refusalRecord } from './verdict.ts';
@@ -31,6 +32,8 @@ export interface GovernedAppOptions<Routes extends DeclaredRoutes> extends Gover
 
 /** An application in which nothing answers that is not declared, allowed and recorded. */
 export interface GovernedApp {
+  /** Name of its service. */
+  readonly service: string;
   readonly fetch: (request: Request, env?: object) => Response | Promise<Response>;
   /** What the router knows, declared or not: the document `/routes` of the health port. */
   readonly routes: () => readonly ListedRoute[];
@@ -64,6 +67,7 @@ export function createGovernedApp<const Routes extends DeclaredRoutes>(
   }
   const governed = hono.routes.length;
   return {
+    service: options.service,
     fetch: (request, env) => hono.fetch(request, env),
     routes: () => listRoutes(hono, routes, governed),
     hono,
@@ -103,7 +107,9 @@ function accessLog(log: Logger): MiddlewareHandler<GovernedEnv> {
   const lines = log.child({}, { redact: [] });
   return async (context, next) => {
     await next();
-    const { requestId, receivedAt, caller, route } = context.get('exchange');
+    const exchange = context.get('exchange');
+    const { requestId, receivedAt, caller, route, span } = exchange;
+    endSpan(exchange, context.res.status);
     const { method, path } = context.req;
     lines.info(
       {
@@ -116,6 +122,7 @@ function accessLog(log: Logger): MiddlewareHandler<GovernedEnv> {
         tenant: caller?.tenant,
         subject: caller?.subject,
         client: caller?.client,
+        ...(span !== undefined && { traceId: span.spanContext().traceId }),
       },
       'request',
     );
@@ -134,6 +141,7 @@ function refuse(
     const { requestId, caller } = exchange;
     log.error({ err: error, requestId, tenant: caller?.tenant }, 'a request failed');
   }
+  noteProblem(context, exchange, problem);
   if (!exchange.decided) {
     exchange.decided = true;
     verdicts.record(refusalRecord(service, context, exchange, problem));

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import type { Span } from '@somagent/kit';
 import type { Context } from 'hono';
 import type { Caller } from './caller.ts';
 import type { DeclaredRoute } from './route.ts';
@@ -14,6 +15,8 @@ export interface Exchange {
   route?: DeclaredRoute | null;
   /** Absent until the credential is verified. */
   caller?: Caller;
+  /** Absent while nothing is traced, and until the request is somebody's or refused. */
+  span?: Span;
   /** Whether its verdict is recorded. There is exactly one for each request. */
   decided: boolean;
 }

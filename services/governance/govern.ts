@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { asTenant } from '@somagent/kit';
-import type { Context, MiddlewareHandler } from 'hono';
+import { inChildSpan, inSpanSync } from '@somagent/kit';
+import type { Context, MiddlewareHandler, Next } from 'hono';
 import { matchedRoutes } from 'hono/route';
 import { type Authentication, authenticate } from './authentication.ts';
 import { type Caller, tenantOrNull } from './caller.ts';
@@ -16,6 +16,7 @@ import type {
   VerdictSink,
 } from './neighbours.ts';
 import { Problem } from './problem.ts';
+import { asCaller, noteVerdict } from './request-span.ts';
 import type { DeclaredRoute, PathValues } from './route.ts';
 import { policyRecord } from './verdict.ts';
 
@@ -61,16 +62,25 @@ export function admission(options: GovernanceOptions, routes: HandlerRoutes): Mi
     const caller = await authenticate(context.req.header('authorization'), options.authentication);
     exchange.caller = caller;
     context.set('caller', caller);
-    requireStanding(caller, options.control);
-    const reached = options.quota.take(caller.tenant, caller.subject);
-    requireWithin(reached instanceof Promise ? await reached : reached);
-    if (exchange.route === null)
-      throw new Problem('not-found', `there is no ${context.req.method} ${context.req.path}`);
-    if (!hasBody(context)) return next();
-    requireJson(context);
-    await readBody(context, exchange.route.bodyLimit ?? bodyLimitBytes);
-    return next();
+    return asCaller(context, exchange, () => admitted(options, context, caller, next));
   };
+}
+
+async function admitted(
+  { control, quota }: GovernanceOptions,
+  context: Context<GovernedEnv>,
+  caller: Caller,
+  next: Next,
+): Promise<void> {
+  const { route } = context.get('exchange');
+  requireStanding(caller, control);
+  const reached = quota.take(caller.tenant, caller.subject);
+  requireWithin(reached instanceof Promise ? await reached : reached);
+  if (route == null) throw new Problem('not-found', `there is no ${context.req.method} ${context.req.path}`);
+  if (!hasBody(context)) return next();
+  requireJson(context);
+  await readBody(context, route.bodyLimit ?? bodyLimitBytes);
+  return next();
 }
 
 /** A handler that runs only after relation and policy have been asked, and the verdict is recorded. */
@@ -84,9 +94,10 @@ export function decided(options: GovernanceOptions, route: DeclaredRoute, handle
     const decision = { input, verdict: evaluate(options.policy, input), revision: options.policy.revision };
     const refusal = decision.verdict.allow ? null : refusalOf(input, decision.verdict);
     exchange.decided = true;
+    noteVerdict(exchange, decision.verdict, decision.revision);
     options.verdicts.record(policyRecord(options.service, context, exchange, decision, refusal?.status ?? null));
     if (refusal !== null) throw refusal;
-    return asTenant(caller.tenant, () => handler(context));
+    return handler(context);
   };
 }
 
@@ -184,10 +195,14 @@ async function relationHeld(
 ): Promise<boolean | null> {
   if (relation === undefined) return null;
   try {
-    const { held } = await relations.check(caller, relation.relation, relation.object(params, caller), {
-      use: audit === 'write' || audit === 'admin' ? 'write' : 'read',
+    const use = audit === 'write' || audit === 'admin' ? 'write' : 'read';
+    return await inChildSpan(`relation ${relation.relation}`, {}, async (span) => {
+      const { held, ageMs } = await relations.check(caller, relation.relation, relation.object(params, caller), {
+        use,
+      });
+      span.setAttributes({ 'soma.relation.held': held, 'soma.relation.age_ms': ageMs });
+      return held;
     });
-    return held;
   } catch {
     throw new Problem('unavailable', 'relations cannot be checked at the moment: try again', { 'retry-after': '2' });
   }
@@ -216,7 +231,11 @@ function inputOf(
 
 function evaluate(policy: PolicyEngine, input: PolicyInput) {
   try {
-    return policy.evaluate(entrypoint, input);
+    return inSpanSync(`policy ${entrypoint}`, {}, (span) => {
+      const verdict = policy.evaluate(entrypoint, input);
+      span.setAttribute('soma.rule', verdict.rule);
+      return verdict;
+    });
   } catch {
     throw new Problem('unavailable', 'no policy is in force, so nothing is allowed: try again', { 'retry-after': '2' });
   }

@@ -9,10 +9,12 @@ import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from '@hono/zod-openapi';
+import { type ReceivedSpan, startCollector } from '@somagent/bootstrap/testing/otel-collector.ts';
+import { tenantGaps } from '@somagent/bootstrap/testing/tenant-gaps.ts';
 import { Accounts } from '@somagent/identity/accounts.ts';
 import { Ledger, ownWork } from '@somagent/identity/ledger.ts';
 import { issuer, type Replica, TestService } from '@somagent/identity/testing/service.ts';
-import { ControlState, createLogger, fetchTrusting } from '@somagent/kit';
+import { ControlState, createLogger, fetchTrusting, startTracing, stopTracing } from '@somagent/kit';
 import { startTestPolicy } from '@somagent/policies/testing.ts';
 import type { PolicyEngine } from '@somagent/policy';
 import { ensureModel, locateModel, objectOf, RelationChecker, type Tuple, userOf } from '@somagent/relations';
@@ -174,12 +176,16 @@ describe('a governed server and its neighbours', {
   }
 
   /** Asks with a credential; `turn` writes, `read` reads. @returns status, type of the problem, rule of the verdict */
-  async function ask(action: 'read' | 'turn', bearer: string): Promise<[number, string | null, string]> {
+  async function ask(
+    action: 'read' | 'turn',
+    bearer: string,
+    more: Readonly<Record<string, string>> = {},
+  ): Promise<[number, string | null, string]> {
     const turn = { method: 'POST', body: JSON.stringify({ prompt: 'Hello' }) };
     const path = `/v1/sessions/${sessionId}${action === 'turn' ? '/turns' : ''}`;
     const response = await trusting(`https://127.0.0.1:${server.port}${path}`, {
       ...(action === 'turn' && turn),
-      headers: { authorization: `Bearer ${bearer}`, 'content-type': 'application/json' },
+      headers: { authorization: `Bearer ${bearer}`, 'content-type': 'application/json', ...more },
     });
     const { type = null } = (await response.json()) as { type?: string };
     const requestId = response.headers.get('x-request-id');
@@ -219,6 +225,53 @@ describe('a governed server and its neighbours', {
     assert.deepEqual(await as('auditor', 'turn'), hidden);
     assert.deepEqual(await as('colleague', 'read'), hidden);
     assert.deepEqual(await as('stranger', 'read'), hidden);
+  });
+
+  it('traces each request with its tenant, subject and decision, and lets no stranger into a trace of ours', async () => {
+    const collector = await startCollector();
+    const theirs = '4bf92f3577b34da6a3ce929d0e0e4736';
+    const sent = { traceparent: `00-${theirs}-00f067aa0ba902b7-01`, baggage: 'soma.tenant=globex,other=secret' };
+    try {
+      startTracing('gateway', log, {
+        OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
+        OTEL_EXPORTER_OTLP_CERTIFICATE: collector.caFile,
+      });
+      await ask('turn', await sign(people.owner), sent);
+      await as('stranger', 'read');
+      await ask('read', 'not-a-token', sent);
+      // Not asked before, so OpenFGA has to be.
+      await as('colleague', 'turn');
+    } finally {
+      await stopTracing();
+      await until(() => collector.spans().length >= 11, 'the spans have come');
+      await collector.stop();
+    }
+    const spans = collector.spans();
+    const requests = spans.filter(({ name }) => /^(GET|POST) \/v1/.test(name));
+    const said = requests.map(({ attributes }) =>
+      ['tenant', 'subject', 'decision', 'rule'].map((name) => attributes[`soma.${name}`]),
+    );
+    assert.deepEqual(said, [
+      ['acme', 'mary', 'allow', 'soma.gateway.allow_by_role'],
+      ['globex', 'gina', 'deny', 'soma.gateway.deny_relation'],
+      ['platform', 'anonymous', 'deny', 'soma.governance.token_invalid'],
+      ['acme', 'carl', 'deny', 'soma.gateway.deny_relation'],
+    ]);
+    const [allowed] = requests as [ReceivedSpan];
+    assert.equal(allowed.attributes['http.route'], '/v1/sessions/{id}/turns');
+    assert.ok(verdicts.some(({ requestId }) => requestId === allowed.attributes['soma.request_id']));
+    const within = spans.filter(({ parentId }) => parentId === allowed.spanId).map(({ name }) => name);
+    assert.deepEqual(within.sort(), ['policy soma/gateway/verdict', 'relation can_use']);
+    const relation = spans.find(({ parentId }) => parentId === requests[3]?.spanId);
+    assert.equal(relation?.name, 'relation can_use');
+    assert.ok(
+      spans.some(({ parentId, name }) => parentId === relation?.spanId && name.startsWith('POST ')),
+      'OpenFGA',
+    );
+    assert.deepEqual(tenantGaps(spans), []);
+    assert.ok(spans.every(({ traceId }) => traceId !== theirs));
+    assert.deepEqual(allowed.links, [theirs]);
+    assert.doesNotMatch(JSON.stringify(spans), /secret|not-a-token/);
   });
 
   it('stops agent work of a halted tenant and lets it look, until the halt is undone', async () => {

@@ -2,13 +2,13 @@ import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { createAdaptorServer } from '@hono/node-server';
-import { type Logger, messageOf, onFileChange, readTlsFiles } from '@somagent/kit';
+import { type Logger, messageOf, onFileChange, readTlsFiles, startTracing } from '@somagent/kit';
 import type { GovernedApp } from './app.ts';
 import { drainServer } from './drain.ts';
 
 /** Options of {@link serveGoverned}. */
 export interface ServeOptions {
-  readonly app: Pick<GovernedApp, 'fetch'>;
+  readonly app: Pick<GovernedApp, 'fetch' | 'service'>;
   /** 0 takes a free one. */
   readonly port: number;
   /** Directory with tls.crt and tls.key. */
@@ -25,9 +25,14 @@ export interface GovernedServer {
   drain(limit: number): Promise<void>;
 }
 
-/** Serves an application over HTTPS; a renewed certificate is used from the next connection on. */
+/**
+ * Serves an application over HTTPS, and traces it where {@link startTracing} is configured; a renewed certificate is used
+ * from the next connection on.
+ * @throws ConfigError
+ */
 export async function serveGoverned(options: ServeOptions): Promise<GovernedServer> {
   const { app, log, tlsDirectory } = options;
+  startTracing(app.service, log);
   const secure = () => {
     const { cert, key } = readTlsFiles(tlsDirectory);
     return { cert, key, minVersion: 'TLSv1.2' as const };

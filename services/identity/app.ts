@@ -39,6 +39,7 @@ export function createIdentityApp(options: IdentityAppOptions): GovernedApp {
   const { accounts, revocations } = handlers;
   const logout = { rules: options.logout, accounts, revocations, verdicts, log };
   return {
+    service: governed.service,
     hono: governed.hono,
     routes: () => [...governed.routes(), logoutRoute],
     fetch: (request, env) => (isLogout(request) ? handleLogout(request, logout) : governed.fetch(request, env)),

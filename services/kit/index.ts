@@ -39,6 +39,23 @@ export {
 } from './tenancy.ts';
 export { fetchTrusting, type HttpClient, onFileChange, openHttpClient, readTlsFiles, type TlsFiles } from './tls.ts';
 export {
+  type Attributes,
+  contextFrom,
+  contextOf,
+  failSpan,
+  inChildSpan,
+  inSpan,
+  inSpanSync,
+  isTracing,
+  type Span,
+  SpanKind,
+  startTracing,
+  stopTracing,
+  tenantOf,
+  traceHeaders,
+  tracingVariables,
+} from './tracing.ts';
+export {
   type Workload,
   WorkloadKeysUnavailable,
   WorkloadRefused,

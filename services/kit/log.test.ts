@@ -36,6 +36,24 @@ test('every line names its tenant, once', async () => {
   assert.ok(lines.every((line) => line.split('"tenant"').length === 2));
 });
 
+test('every line of a request names the request too, and those of work within it', async () => {
+  const lines: string[] = [];
+  const log = createLogger({ service: 'gateway', level: 'info', destination: { write: (line) => lines.push(line) } });
+  const inside = () => asTenant('globex', async () => log.info('on behalf'));
+  await asTenant('acme', async () => (log.info('own'), log.info({ requestId: 'r2' }, 'named'), inside()), 'r1');
+  log.info('after');
+  assert.deepEqual(
+    lines.map((line) => JSON.parse(line)).map(({ tenant, requestId }) => [tenant, requestId]),
+    [
+      ['acme', 'r1'],
+      ['acme', 'r2'],
+      ['globex', 'r1'],
+      ['platform', undefined],
+    ],
+  );
+  assert.ok(lines.every((line) => line.split('"requestId"').length <= 2));
+});
+
 test('tells the reason behind an error that only wraps it', () => {
   const refused = new Error('connect ECONNREFUSED 127.0.0.1:1');
   assert.equal(reasonOf(new TypeError('fetch failed', { cause: refused })), refused.message);

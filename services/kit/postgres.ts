@@ -4,6 +4,7 @@ import pg from 'pg';
 import { z } from 'zod';
 import { count, port, text } from './config.ts';
 import type { Logger } from './log.ts';
+import { inChildSpan, isTracing, SpanKind } from './tracing.ts';
 
 /** The variables of a Postgres connection. */
 export const postgresVariables = {
@@ -42,6 +43,7 @@ export function createPool(config: PostgresConfig, log: Logger): pg.Pool {
   class FreshClient extends pg.Client {
     constructor() {
       super({ ...connectionSettings(config), statement_timeout: 10_000, query_timeout: 12_000 });
+      traceStatements(this, config.PGDATABASE);
     }
   }
   const pool = new pg.Pool({
@@ -55,4 +57,33 @@ export function createPool(config: PostgresConfig, log: Logger): pg.Pool {
   // Without a listener the loss of an idle connection (a failover) would end the process.
   pool.on('error', (error) => log.warn({ err: error }, 'an idle connection to Postgres was lost'));
   return pool;
+}
+
+/**
+ * Statements in spans of their own, inside of a traced request. They have no text and no values: both may be somebody's.
+ * Names: https://opentelemetry.io/docs/specs/semconv/database/postgresql/
+ */
+function traceStatements(client: pg.Client, database: string): void {
+  const ask = client.query.bind(client) as (...values: readonly unknown[]) => unknown;
+  client.query = ((...values: readonly unknown[]) => {
+    const run = () => ask(...values);
+    // The form with a callback is the pool's own; whoever waits for it, waits in a span of his own.
+    if (!isTracing() || typeof values.at(-1) === 'function') return run();
+    const statement = textOf(values[0]);
+    if (statement === undefined) return run();
+    const operation = (/^\s*\w+/.exec(statement)?.[0] ?? 'query').trim().toLowerCase();
+    const attributes = {
+      'db.system.name': 'postgresql',
+      'db.namespace': database,
+      'db.operation.name': operation,
+    };
+    return inChildSpan(`postgres ${operation}`, { kind: SpanKind.CLIENT, attributes }, async () => run());
+  }) as pg.Client['query'];
+}
+
+/** The statement of a query, as text; undefined for what is more than one, such as a cursor. */
+function textOf(query: unknown): string | undefined {
+  if (typeof query === 'string') return query;
+  if (typeof query !== 'object' || query === null || 'submit' in query || !('text' in query)) return undefined;
+  return typeof query.text === 'string' ? query.text : undefined;
 }

@@ -1,4 +1,5 @@
 import { type Logger, messageOf } from './log.ts';
+import { stopTracing } from './tracing.ts';
 
 /** One step of an orderly end. */
 export interface ShutdownStep {
@@ -37,7 +38,9 @@ export function onShutdown(log: Logger, deadline: number, steps: readonly Shutdo
       log.error({ deadline }, 'the shutdown took too long');
       process.exit(1);
     }, deadline).unref();
-    void runSteps(steps, log).then((failed) => process.exit(failed.length === 0 ? 0 : 1));
+    void runSteps([...steps, { name: 'hand over traces', run: stopTracing }], log).then((failed) =>
+      process.exit(failed.length === 0 ? 0 : 1),
+    );
   };
   process.on('SIGTERM', begin);
   process.on('SIGINT', begin);

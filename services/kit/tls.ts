@@ -1,6 +1,7 @@
 import { readFileSync, unwatchFile, watchFile } from 'node:fs';
 import { join } from 'node:path';
 import { Agent, buildConnector, fetch as undiciFetch } from 'undici';
+import { inChildSpan, isTracing, SpanKind, traceHeaders } from './tracing.ts';
 
 /** A certificate, its key and the authority to trust, as PEM. */
 export interface TlsFiles {
@@ -35,10 +36,31 @@ export function openHttpClient(caFile: string | undefined, timeout = 120_000): H
     bodyTimeout: timeout,
   });
   // undici's own types of fetch differ from Node's copy of them only in name.
-  const own = (input: unknown, init?: object) =>
-    undiciFetch(input as Parameters<typeof undiciFetch>[0], { ...init, dispatcher: agent });
-  return { fetch: own as unknown as typeof fetch, close: () => agent.destroy() };
+  const own = (input: unknown, init?: RequestInit) =>
+    undiciFetch(input as Parameters<typeof undiciFetch>[0], { ...(init as object), dispatcher: agent });
+  const asked = traced(own as unknown as typeof fetch, caFile !== undefined);
+  return { fetch: asked, close: () => agent.destroy() };
 }
+
+/**
+ * The same `fetch` in a span of its own, until the headers of the answer. Only servers of an authority of ours are told
+ * of the trace and its tenant: it is nobody else's business.
+ */
+const traced =
+  (ask: typeof fetch, ours: boolean): typeof fetch =>
+  (input, init) => {
+    if (!isTracing()) return ask(input, init);
+    const { host, pathname } = new URL(input instanceof Request ? input.url : input);
+    const method = init?.method ?? (input instanceof Request ? input.method : 'GET');
+    const attributes = { 'http.request.method': method, 'server.address': host, 'url.path': pathname };
+    return inChildSpan(`${method} ${host}`, { kind: SpanKind.CLIENT, attributes }, async (span) => {
+      const headers = new Headers(init?.headers ?? (input instanceof Request ? input.headers : {}));
+      if (ours) for (const [name, value] of Object.entries(traceHeaders())) headers.set(name, value);
+      const answer = await ask(input, { ...init, headers: Object.fromEntries(headers) });
+      span.setAttribute('http.response.status_code', answer.status);
+      return answer;
+    });
+  };
 
 /** The `fetch` of {@link openHttpClient}, for as long as the process lives. */
 export const fetchTrusting = (caFile: string): typeof fetch => openHttpClient(caFile).fetch;

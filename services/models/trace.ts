@@ -1,4 +1,4 @@
-import { type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
+import { type Context, context, type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
 import { type Logger, reasonOf } from '@somagent/kit';
 import type { Call } from './call.ts';
 import { ModelError } from './errors.ts';
@@ -21,7 +21,7 @@ export async function* traced(
     attributes: { 'gen_ai.request.model': model, ...(requestId === undefined ? {} : { 'soma.request_id': requestId }) },
   });
   try {
-    yield* call.run();
+    yield* within(trace.setSpan(context.active(), span), call.run());
   } catch (error) {
     span.setStatus({ code: SpanStatusCode.ERROR, message: reasonOf(error) });
     span.setAttribute('error.type', error instanceof ModelError ? error.code : 'cancelled');
@@ -35,6 +35,19 @@ export async function* traced(
   }
 }
 
+/** The same items, each made in a context: a generator has none of its own. */
+async function* within<Item>(parent: Context, items: AsyncGenerator<Item>): AsyncGenerator<Item> {
+  try {
+    for (;;) {
+      const { done, value } = await context.with(parent, () => items.next());
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    await items.return(undefined);
+  }
+}
+
 function describe(span: Span, { provider, model, usage, costMicros, reasons }: Call['spent']): void {
   span.setAttributes({
     ...(provider === null ? {} : { 'gen_ai.provider.name': provider }),
@@ -44,4 +57,5 @@ function describe(span: Span, { provider, model, usage, costMicros, reasons }: C
     'soma.cost_micros': costMicros,
     'soma.reasons': [...reasons],
   });
+  for (const reason of reasons) span.addEvent('fallback', { 'soma.reason': reason });
 }

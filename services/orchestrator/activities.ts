@@ -9,6 +9,7 @@ import {
   haltedFailure,
   type ModelUse,
   type RememberInput,
+  type Requester,
   type SessionActivities,
   type Usage,
 } from './contract.ts';
@@ -43,18 +44,21 @@ const heartbeatInterval = 250;
 /** Whether a halted turn may go on is looked at this often, milliseconds; spread by chance over as much again. */
 const haltedPause = 2000;
 
-/** The activities of {@link SessionActivities}; every line that one of them logs names the tenant. */
+/** The activities of {@link SessionActivities}; every line that one of them logs names tenant and request. */
 export function createActivities(dependencies: ActivityDependencies): SessionActivities {
   const { store } = dependencies;
   return {
-    openSession: (input) => asTenant(input.tenant, () => store.open(input)),
-    generate: (input) => asTenant(input.tenant, () => generate(dependencies, input)),
+    openSession: (input) => asTenant(input.tenant, () => store.open(input), requestOf(input)),
+    generate: (input) => asTenant(input.tenant, () => generate(dependencies, input), requestOf(input)),
     interruptTurn: ({ turnId, ...key }) => asTenant(key.tenant, () => store.interrupt(key, turnId)),
-    finishTurn: (input) => asTenant(input.tenant, () => store.finishTurn(input)),
-    closeSession: (input) => asTenant(input.tenant, () => store.close(input)),
+    finishTurn: (input) => asTenant(input.tenant, () => store.finishTurn(input), requestOf(input)),
+    closeSession: (input) => asTenant(input.tenant, () => store.close(input), requestOf(input)),
     rememberTurn: (input) => asTenant(input.tenant, () => remember(dependencies, input)),
   };
 }
+
+/** The request that an activity works for; a session that ends by itself has none. */
+const requestOf = ({ by }: { readonly by?: Requester | undefined }): string | undefined => by?.requestId ?? undefined;
 
 /** Asks policy, then has the turn remembered. While agent work is halted it comes again. */
 async function remember(dependencies: ActivityDependencies, input: RememberInput): Promise<void> {

@@ -12,6 +12,9 @@ export const workflowIdOf = (tenant: string, sessionId: string): string => `sess
 /** The tenant of a session's workflow; undefined for an id that is none of ours. */
 export const tenantOfWorkflow = (workflowId: string): string | undefined => /^session\/([^/]+)\//.exec(workflowId)?.[1];
 
+/** Header of messages and activities with the trace that they belong to: `traceparent` and `baggage`, as JSON. */
+export const traceHeader = 'soma-trace';
+
 /** Names of the messages that a session workflow takes. */
 export const messages = {
   open: 'open',

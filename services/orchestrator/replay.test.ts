@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import temporalProto from '@temporalio/proto';
 import { bundleWorkflowCode, DefaultLogger, Runtime, Worker } from '@temporalio/worker';
 import { DeterminismViolationError } from '@temporalio/workflow';
+import { workflowModules } from './workflow-source.ts';
 
 const { History } = temporalProto.temporal.api.history.v1;
 const histories = new URL('./histories/', import.meta.url);
@@ -24,8 +24,7 @@ let code = '';
 before(async () => {
   Runtime.install({ logger: new DefaultLogger('ERROR') });
   const logger = new DefaultLogger('ERROR');
-  const workflowsPath = fileURLToPath(new URL('./workflows.ts', import.meta.url));
-  ({ code } = await bundleWorkflowCode({ workflowsPath, logger }));
+  ({ code } = await bundleWorkflowCode({ ...workflowModules(import.meta.filename), logger }));
 });
 
 const replay = (history: RecordedHistory) =>

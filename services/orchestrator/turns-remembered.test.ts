@@ -3,9 +3,18 @@ import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { startCollector, type TestCollector } from '@somagent/bootstrap/testing/otel-collector.ts';
+import { tenantGaps } from '@somagent/bootstrap/testing/tenant-gaps.ts';
 import { waitFor } from '@somagent/bootstrap/wait.ts';
-import { ControlView, createLogger, type TenantDatabase } from '@somagent/kit';
+import {
+  asTenant,
+  ControlView,
+  createLogger,
+  inSpan,
+  startTracing,
+  stopTracing,
+  type TenantDatabase,
+} from '@somagent/kit';
 import { MemoryClient } from '@somagent/memory-gateway/client.ts';
 import { startMemoryService, type TestMemoryService } from '@somagent/memory-gateway/testing/service.ts';
 import type { Models } from '@somagent/models';
@@ -25,7 +34,9 @@ import { SessionStore } from './session-store.ts';
 import { StepPolicy } from './step-policy.ts';
 import { builtModel, modelsOf, startModel, type TestModel } from './testing/model.ts';
 import { startTemporal, type TestTemporal, temporalProgram } from './testing/temporal.ts';
+import { traceSender } from './trace-client.ts';
 import { TurnBudget } from './turn-budget.ts';
+import { workflowSource } from './workflow-source.ts';
 
 const log = createLogger({ service: 'orchestrator', level: 'silent' });
 const gguf = builtModel();
@@ -108,7 +119,11 @@ describe('turns that are remembered, on a real Temporal with every server real',
     ({ native, worker } = await startWorker());
     running = worker.run();
     connection = await Connection.connect({ address: temporal.address });
-    client = new Client({ connection, namespace: temporal.namespace });
+    client = new Client({
+      connection,
+      namespace: temporal.namespace,
+      interceptors: { workflow: [traceSender] },
+    });
   });
 
   after(async () => {
@@ -132,7 +147,7 @@ describe('turns that are remembered, on a real Temporal with every server real',
       connection: connected,
       namespace: temporal.namespace,
       taskQueue: 'sessions',
-      workflowsPath: fileURLToPath(new URL('./workflows.ts', import.meta.url)),
+      ...workflowSource(import.meta.filename),
       activities: createActivities({
         store,
         halts: new HaltSwitch({ control, log, record: async () => undefined }),
@@ -237,6 +252,42 @@ describe('turns that are remembered, on a real Temporal with every server real',
     assert.equal(await handle.result(), 'client');
   });
 
+  it('is one trace from the request over the workflow to the model and the memory gateway, all of one tenant', async () => {
+    const collector = await startCollector();
+    try {
+      startTracing('orchestrator', log, {
+        OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
+        OTEL_EXPORTER_OTLP_CERTIFICATE: collector.caFile,
+      });
+      const turn = await asTenant('acme', () =>
+        inSpan('POST /v1/sessions', {}, () => ask(randomUUID(), 'What is a persona?')),
+      );
+      assert.equal(turn.status, 'completed');
+      await until('the memory of the turn', async () => (await remembered('What is a persona?')).length === 1);
+      await stopTracing();
+      await until('the trace', async () => namesIn(collector).has('activity rememberTurn'));
+      const spans = collector.spans();
+      const root = spans.find(({ name }) => name === 'POST /v1/sessions');
+      const ours = spans.filter(({ traceId }) => traceId === root?.traceId);
+      const names = new Set(ours.map(({ name }) => name));
+      const expected = ['activity openSession', 'activity generate', 'activity rememberTurn', 'chat soma-tiny'];
+      for (const name of [...expected, 'POST /v1/memories/recall', 'POST /v1/memories']) {
+        assert.ok(names.has(name), `${name} is not among ${[...names].join(', ')}`);
+      }
+      const above = (name: string) => {
+        const span = ours.find((each) => each.name === name);
+        return ours.find(({ spanId }) => spanId === span?.parentId)?.name;
+      };
+      assert.equal(above('chat soma-tiny'), 'activity generate');
+      assert.match(above('POST /v1/memories/recall') ?? '', /^POST 127\.0\.0\.1/, 'the gateway continues the trace');
+      assert.deepEqual(tenantGaps(spans), []);
+      assert.deepEqual([...new Set(ours.map(({ attributes }) => attributes['soma.tenant']))], ['acme']);
+    } finally {
+      await stopTracing();
+      await collector.stop();
+    }
+  });
+
   it('shows nothing of it to another tenant that names the same session', async () => {
     const stranger = new MemoryClient({
       url: memory.url,
@@ -254,3 +305,5 @@ describe('turns that are remembered, on a real Temporal with every server real',
     assert.deepEqual(found.memories, [], 'the id of another tenant’s session opens nothing');
   });
 });
+
+const namesIn = (collector: TestCollector): ReadonlySet<string> => new Set(collector.spans().map(({ name }) => name));

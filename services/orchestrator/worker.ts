@@ -1,5 +1,3 @@
-import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
 import { BudgetSweeper } from '@somagent/budget';
 import {
   ConfigError,
@@ -11,6 +9,7 @@ import {
   OutboxRelay,
   onShutdown,
   startHealthServer,
+  startTracing,
   temporalConnectionOptions,
   workloadToken,
 } from '@somagent/kit';
@@ -30,17 +29,11 @@ import { SessionRecall } from './recall.ts';
 import { SessionStore } from './session-store.ts';
 import { StepPolicy } from './step-policy.ts';
 import { TurnBudget } from './turn-budget.ts';
-
-/** The prebuilt bundle beside the program, as in the image; from sources, the workflows themselves. */
-export function workflowSource(program: string): Pick<WorkerOptions, 'workflowBundle' | 'workflowsPath'> {
-  const codePath = join(dirname(program), 'workflow-bundle.js');
-  return existsSync(codePath)
-    ? { workflowBundle: { codePath } }
-    : { workflowsPath: join(dirname(program), 'workflows.ts') };
-}
+import { workflowSource } from './workflow-source.ts';
 
 /** Runs the worker until the process is asked to end; running activities get 20 s to finish. */
 export async function runWorker(config: WorkerConfig, log: Logger, program: string): Promise<void> {
+  startTracing('orchestrator', log);
   Runtime.install({
     logger: temporalLogger(log),
     shutdownSignals: [],

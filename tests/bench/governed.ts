@@ -2,14 +2,11 @@
  * CPU and latency of a governed request, beside what is usually written and beside LiteLLM's proxy:
  * `node tests/bench/governed.ts [seconds]`. Real servers of their own on loopback; the platform need not run.
  */
-import { type ChildProcess, fork } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { once } from 'node:events';
-import { createWriteStream } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import autocannon from 'autocannon';
+import { type Load, load, readingLoad, type Server, startServer } from './governed/load.ts';
 import {
   cpuOf,
   type ModelFiles,
@@ -19,101 +16,11 @@ import {
   startModel,
   startOpa,
 } from './governed/processes.ts';
-import type { Usage } from './governed/reporting.ts';
 import { startWorld, type World } from './governed/world.ts';
 
 const seconds = Number(process.argv[2] ?? 10);
-const here = join(import.meta.dirname, 'governed');
-
-/** A server under test. */
-interface Server {
-  readonly url: string;
-  /** User and system time so far, microseconds. */
-  cpu(): Promise<number>;
-  stop(): Promise<void>;
-}
-
-interface NodeServer extends Server {
-  usage(): Promise<Usage>;
-}
-
-async function startServer(file: string, args: readonly string[], logFile: string): Promise<NodeServer> {
-  const child = fork(join(here, file), args, { stdio: ['ignore', 'pipe', 'inherit', 'ipc'] });
-  child.stdout?.pipe(createWriteStream(logFile));
-  const { port } = await answerOf<{ port: number }>(child);
-  const usage = async () => {
-    const answer = answerOf<Usage>(child);
-    child.send('usage');
-    return answer;
-  };
-  return {
-    url: `https://127.0.0.1:${port}`,
-    usage,
-    cpu: async () => (await usage()).cpu,
-    stop: async () => {
-      const ended = once(child, 'exit');
-      child.disconnect();
-      await ended;
-    },
-  };
-}
-
-function answerOf<Message>(child: ChildProcess): Promise<Message> {
-  return new Promise((resolve, reject) => {
-    const failed = (code: number | null) => reject(new Error(`the server has ended with ${code}`));
-    child.once('exit', failed);
-    child.once('message', (message) => {
-      child.off('exit', failed);
-      resolve(message as Message);
-    });
-  });
-}
 
 const foreign = ({ url, pid, stop }: Process): Server => ({ url, stop, cpu: () => cpuOf(pid) });
-
-interface Load {
-  /** Requests per second; 0 takes what the server gives. */
-  readonly rate: number;
-  readonly connections: number;
-  readonly requests: autocannon.Request[];
-  readonly ca: Buffer;
-  /** Whose processor time counts beside the server's, microseconds so far. */
-  readonly others: () => Promise<number>;
-}
-
-/** One run of a server under load. */
-interface Run {
-  readonly perSecond: number;
-  /** Milliseconds. */
-  readonly p50: number;
-  readonly p99: number;
-  /** Of the server process, microseconds per request. */
-  readonly cpu: number;
-  /** Of the servers that it asks, microseconds per request. */
-  readonly others: number;
-  readonly failed: number;
-}
-
-async function load(server: Server, { rate, connections, requests, ca, others }: Load, time: number): Promise<Run> {
-  const [cpu, asked] = [await server.cpu(), await others()];
-  const result = await autocannon({
-    url: server.url,
-    connections,
-    duration: time,
-    requests,
-    tlsOptions: { ca },
-    ...(rate > 0 && { overallRate: rate }),
-  });
-  const answered = result['2xx'];
-  return {
-    perSecond: answered / result.duration,
-    p50: result.latency.p50,
-    p99: result.latency.p99,
-    cpu: ((await server.cpu()) - cpu) / answered,
-    others: ((await others()) - asked) / answered,
-    failed: result.non2xx + result.errors + result.timeouts,
-  };
-}
 
 async function measure(
   name: string,
@@ -138,15 +45,6 @@ const sumOf =
     const used = await Promise.all(programs.flatMap(pidsOf).map(cpuOf));
     return used.reduce((sum, each) => sum + each, 0);
   };
-
-function readingLoad({ tokens, sessions }: World, ca: Buffer, others: () => Promise<number>): Omit<Load, 'rate'> {
-  const requests = tokens.map((token, index) => ({
-    method: 'GET' as const,
-    path: `/v1/sessions/${sessions[index]}`,
-    headers: { authorization: `Bearer ${token}` },
-  }));
-  return { connections: 16, requests, ca, others };
-}
 
 function chatLoad(token: string, ca: Buffer): Omit<Load, 'rate'> {
   const question = { model: 'soma-tiny', max_tokens: 4, messages: [{ role: 'user', content: 'What is a session?' }] };

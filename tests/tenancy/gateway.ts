@@ -230,7 +230,7 @@ export class Loopback {
       log: this.#log,
     });
     const server = await serveGoverned({
-      app: { fetch: this.#faulty(app, fault, inside) },
+      app: { service: app.service, fetch: this.#faulty(app, fault, inside) },
       port: 0,
       host: '127.0.0.1',
       tlsDirectory: this.#tls,

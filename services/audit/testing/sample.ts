@@ -25,7 +25,8 @@ const tenants = ['acme', 'globex', null];
 
 /**
  * Fills a real log, signed and witnessed, and writes to a folder what an auditor has: the export of the operator, that
- * of the tenant acme, the newest checkpoint and the keys; and the log's private key, for attacks.
+ * of the tenant acme, the newest checkpoint, proofs of all entries at its size, and the keys; and the log's private key,
+ * for attacks.
  * @param batches leaves under each checkpoint
  */
 export async function writeSample(folder: string, batches: readonly number[]): Promise<void> {
@@ -52,12 +53,22 @@ export async function writeSample(folder: string, batches: readonly number[]): P
     await writeFile(join(folder, 'export.ndjson'), exportLines(sources, 'platform'));
     await writeFile(join(folder, 'export-acme.ndjson'), exportLines(sources, { tenant: 'acme' }));
     await writeFile(join(folder, 'checkpoint.txt'), (await store.newest(client.name))?.note ?? '');
+    await writeFile(join(folder, 'proofs.ndjson'), proofLines(tree, new EntryReader(audit.database)));
     const keys = { log: verifierKey(log.verifier), witness: verifierKey(witnessKey.verifier) };
     await writeFile(join(folder, 'keys.json'), JSON.stringify(keys));
     await copyFile(log.privateFile, join(folder, 'log-private.pem'));
   } finally {
     await audit.stop();
     await server.stop();
+  }
+}
+
+/** Proofs as the API answers them, one a line. */
+async function* proofLines(tree: StoredTree, entries: EntryReader): AsyncGenerator<string> {
+  const size = await tree.size();
+  for (const [index, hash] of (await entries.hashes(0, size)).entries()) {
+    const hashes = (await tree.inclusion(index, size)).map((each) => each.toString('base64'));
+    yield `${JSON.stringify({ index, size, leafHash: hash.toString('base64'), hashes })}\n`;
   }
 }
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -116,6 +117,59 @@ test('the mutations convict a verifier that leaves out a check', async () => {
   }
 });
 
+test('what was rewritten with all of its hashes is named exactly with proofs, and as a range without', async () => {
+  const { code, stdout, stderr } = await run(join(sources, 'locations.py'), [folder]);
+  assert.deepEqual([code, stderr], [0, '']);
+  const { entries, wrong, kinds } = JSON.parse(stdout);
+  assert.deepEqual([entries, wrong, Object.keys(kinds).length], [60, 0, 5]);
+  for (const { planted, mostAsked } of Object.values(kinds as Record<string, Record<string, number>>)) {
+    assert.equal(planted, 60);
+    assert.ok((mostAsked ?? 99) <= 6, 'at most one proof for each level of the tree');
+  }
+});
+
+test('the plants convict a search that takes any proof, or looks on the wrong side', async () => {
+  const text = await readFile(join(sources, 'locate.py'), 'utf8');
+  const faults = [
+    [' or root != self.true[0, self.size]', ''],
+    ['(middle, end) if left else (first, middle)', '(first, middle) if left else (middle, end)'],
+  ] as const;
+  for (const [check, without] of faults) {
+    assert.ok(text.includes(check), check);
+    const place = await mkdtemp(join(folder, 'faulty-'));
+    for (const name of ['locations.py', 'mutations.py', 'verify.py']) await cp(join(sources, name), join(place, name));
+    await writeFile(join(place, 'locate.py'), text.replace(check, without));
+    assert.equal((await run(join(place, 'locations.py'), [folder])).code, 1, check);
+  }
+});
+
+test('the command finds a rewritten entry by the proofs that somebody kept, and says which one is missing', async () => {
+  const proofs = await readFile(join(folder, 'proofs.ndjson'), 'utf8');
+  await bent('rewritten.ndjson', (lines) =>
+    lines.map((line) => {
+      if (!line.includes('"index":9,')) return line;
+      const { kind, index, leaf } = JSON.parse(line);
+      const changed = leaf.replace('POST', 'PUT');
+      const hash = createHash('sha256').update(`\0${changed}`).digest('base64');
+      return `${JSON.stringify({ kind, index, hash, leaf: changed })}\n`;
+    }),
+  );
+  assert.match((await verify('rewritten.ndjson')).stdout, /^first bad index: 8 \(somewhere from 8 to 23\)/);
+  const keys = JSON.parse(await readFile(join(folder, 'keys.json'), 'utf8'));
+  const find = async (name: string, kept: readonly number[]) => {
+    const some = proofs.split('\n').filter((line) => line !== '' && kept.includes(JSON.parse(line).index));
+    await writeFile(join(folder, 'some.ndjson'), some.join('\n'));
+    const args = ['--log', keys.log, '--witness', keys.witness, '--checkpoint', join(folder, 'checkpoint.txt')];
+    return run(join(sources, 'locate.py'), [...args, '--proofs', join(folder, 'some.ndjson'), join(folder, name)]);
+  };
+  assert.deepEqual(await find('rewritten.ndjson', [9]), { code: 1, stdout: 'first bad index: 9\n', stderr: '' });
+  assert.deepEqual(await find('rewritten.ndjson', [8]), { code: 1, stdout: 'first bad index: 9\n', stderr: '' });
+  assert.match((await find('rewritten.ndjson', [30])).stdout, /somewhere from 0 to 15; a proof of entry 0 at size 60/);
+  assert.equal((await find('export.ndjson', [])).code, 0);
+});
+
 test('the verifier is short enough to be read', async () => {
-  assert.ok((await readFile(join(sources, 'verify.py'), 'utf8')).trimEnd().split('\n').length <= 200);
+  for (const name of ['verify.py', 'locate.py']) {
+    assert.ok((await readFile(join(sources, name), 'utf8')).trimEnd().split('\n').length <= 200, name);
+  }
 });

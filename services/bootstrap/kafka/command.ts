@@ -16,6 +16,7 @@ import { reconcileAcls } from './acls.ts';
 import { type Brokers, isWrongPassword, kafkaSettings, withAdmin } from './connect.ts';
 import { type KafkaPlan, kafkaPlan } from './plan.ts';
 import { type Counts, Report } from './report.ts';
+import { rightsBesidesPlan } from './rights.ts';
 import { reconcileTopics } from './topics.ts';
 import { reconcileUsers } from './users.ts';
 
@@ -29,11 +30,7 @@ const settings = z.object({
 
 /** Makes topics, users and rights of the brokers what the plan says, and says what was different. */
 export async function runKafka(env: Environment): Promise<void> {
-  const values = readSettings(settings, env);
-  const plan = await readJson(kafkaPlan, values.PLAN);
-  const brokers = { addresses: values.KAFKA_BROKERS, ca: await readPem(values.KAFKA_CA_FILE) };
-  const admin = await readCredentials(values.ADMIN_DIR);
-  const users = await readUsers(plan, values.USERS_DIR);
+  const { values, plan, brokers, admin, users } = await readAll(env);
   const kafka = {
     name: 'Kafka',
     address: values.KAFKA_BROKERS.join(','),
@@ -44,6 +41,31 @@ export async function runKafka(env: Environment): Promise<void> {
     isFinal: isWrongPassword,
   });
   log.info('kafka done', { ...counts });
+}
+
+/**
+ * Asks the running brokers whether each user may do exactly what the plan says.
+ * @throws Failure that names every difference
+ */
+export async function runKafkaRights(env: Environment): Promise<void> {
+  const { plan, brokers, admin, users } = await readAll(env);
+  const differences = await rightsBesidesPlan(brokers, admin, plan, users);
+  for (const difference of differences) log.error('a right is not as declared', { difference });
+  log.info('kafka rights', { users: users.length, differences: differences.length });
+  if (differences.length === 0) return;
+  throw new Failure(
+    `${differences.length} rights are not as declared`,
+    'run the command `kafka`, which removes what is too much, and look who added it',
+  );
+}
+
+async function readAll(env: Environment) {
+  const values = readSettings(settings, env);
+  const plan = await readJson(kafkaPlan, values.PLAN);
+  const brokers = { addresses: values.KAFKA_BROKERS, ca: await readPem(values.KAFKA_CA_FILE) };
+  const admin = await readCredentials(values.ADMIN_DIR);
+  const users = await readUsers(plan, values.USERS_DIR);
+  return { values, plan, brokers, admin, users };
 }
 
 async function readUsers(plan: KafkaPlan, directory: string): Promise<readonly Credentials[]> {
