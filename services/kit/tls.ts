@@ -1,6 +1,6 @@
 import { readFileSync, unwatchFile, watchFile } from 'node:fs';
 import { join } from 'node:path';
-import { Agent, buildConnector, fetch as undiciFetch } from 'undici';
+import { Agent, buildConnector, type Dispatcher, fetch as undiciFetch, request as undiciRequest } from 'undici';
 
 /** A certificate, its key and the authority to trust, as PEM. */
 export interface TlsFiles {
@@ -15,9 +15,26 @@ export function readTlsFiles(directory: string): TlsFiles {
   return { cert: read('tls.crt'), key: read('tls.key'), ca: read('ca.crt') };
 }
 
+/** A request of {@link HttpClient.request}. */
+export interface HttpRequest {
+  readonly method: 'GET' | 'POST';
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: string;
+  readonly signal: AbortSignal;
+}
+
+/** Its answer, whatever the status; redirections are not followed. The body has to be read or destroyed. */
+export interface HttpAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Dispatcher.ResponseData['body'];
+}
+
 /** A `fetch` with connections of its own. */
 export interface HttpClient {
   readonly fetch: typeof fetch;
+  /** What `fetch` does at a fraction of its processor time, for a path where that counts. */
+  request(url: string, request: HttpRequest): Promise<HttpAnswer>;
   /** Ends its connections; what still runs is cut off. */
   close(): Promise<void>;
 }
@@ -37,7 +54,12 @@ export function openHttpClient(caFile: string | undefined, timeout = 120_000): H
   // undici's own types of fetch differ from Node's copy of them only in name.
   const own = (input: unknown, init?: object) =>
     undiciFetch(input as Parameters<typeof undiciFetch>[0], { ...init, dispatcher: agent });
-  return { fetch: own as unknown as typeof fetch, close: () => agent.destroy() };
+  const request = async (url: string, asked: HttpRequest): Promise<HttpAnswer> => {
+    const { statusCode, headers, body } = await undiciRequest(url, { ...asked, dispatcher: agent });
+    const single = Object.entries(headers).map(([name, value = '']) => [name, String(value)]);
+    return { status: statusCode, headers: Object.fromEntries(single), body };
+  };
+  return { fetch: own as unknown as typeof fetch, request, close: () => agent.destroy() };
 }
 
 /** The `fetch` of {@link openHttpClient}, for as long as the process lives. */
