@@ -1,4 +1,5 @@
 export { type Budget, type BudgetKey, type BudgetUse, listBudgets, putBudget, removeBudget } from './administration.ts';
+export { BudgetBatches, type BudgetBatchesOptions } from './batches.ts';
 export {
   type Actual,
   type BudgetRequest,

@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
-import { type Actual, type Refusal, reserve, settle } from '@somagent/budget';
+import { type Actual, BudgetBatches, type BudgetRequest, type Refusal } from '@somagent/budget';
 import { type EventData, event, type OutgoingEvent } from '@somagent/events';
 import { type Caller, Problem, tenantOrNull } from '@somagent/governance';
 import { appendEvents, type Logger, messageOf } from '@somagent/kit';
@@ -56,26 +56,27 @@ const noTime = { queue: null, firstToken: null, model: 0, total: 0 } as const;
  */
 export class Spending {
   readonly #options: SpendingOptions;
+  readonly #budgets: BudgetBatches;
   /** Settlements that are on their way, by tenant. */
   readonly #open = new Map<string, Set<Promise<void>>>();
 
   constructor(options: SpendingOptions) {
     this.#options = options;
+    this.#budgets = new BudgetBatches(options);
   }
 
   /** @throws Problem budget-exceeded, before anything has run */
   async begin(work: Work): Promise<Spent> {
-    const { requestId, caller, most, team, persona, sessionId } = work;
-    const rows = this.#options.database.of(caller.tenant);
+    const { tenant } = work.caller;
     const lost = 'the process of the gateway ended before it was counted';
     const unsettled = usageEvent(work, { ...nothing, ...noTime, outcome: 'failed', reasons: [lost] });
-    const request = { tenant: caller.tenant, team, persona, sessionId, requestId, ...most };
-    const ask = () => reserve(rows, request, { seconds: this.#options.seconds, unsettled });
+    const request = requestOf(work);
+    const ask = () => this.#budgets.reserve(request, { seconds: this.#options.seconds, unsettled });
     const first = await ask();
     // What answers of this process have not used may be missing only because it is on its way.
-    const answer = !first.granted && (await this.#returned(caller.tenant)) ? await ask() : first;
+    const answer = !first.granted && (await this.#returned(tenant)) ? await ask() : first;
     if (answer.granted) return { end: (ending) => this.#end(work, ending) };
-    await appendEvents(rows, [
+    await appendEvents(this.#options.database.of(tenant), [
       usageEvent(work, { ...nothing, ...noTime, outcome: 'refused', reasons: [answer.message] }),
     ]);
     throw refusalOf(answer);
@@ -106,17 +107,16 @@ export class Spending {
 
   /** Tries until the reservation has run out anyway. */
   async #settle(work: Work, ending: Ending): Promise<void> {
-    const { database, log, seconds } = this.#options;
+    const { log, seconds } = this.#options;
     // The last piece of the answer goes first.
     await nextTurn();
-    const { requestId, caller, most } = work;
+    const { requestId, most } = work;
     const actual = { tokens: ending.promptTokens + ending.completionTokens, costMicros: ending.costMicros };
     const events = [usageEvent(work, ending)];
     const until = performance.now() + seconds * 1000;
     for (let pause = 50; performance.now() < until; pause = Math.min(pause * 2, 2000)) {
       try {
-        const key = { tenant: caller.tenant, requestId };
-        const outcome = await settle(database.of(caller.tenant), key, actual, events);
+        const outcome = await this.#budgets.settle(requestOf(work), actual, events);
         if (outcome === 'late' || outcome === 'unknown')
           log.error({ requestId, outcome }, 'a request was settled too late');
         if (actual.tokens > most.tokens || actual.costMicros > most.costMicros) {
@@ -137,6 +137,11 @@ export interface Spent {
   /** To be called once, whichever way it ended. It is stored in the background. */
   end(ending: Ending): void;
 }
+
+const requestOf = ({ caller, team, persona, sessionId, requestId, most }: Work): BudgetRequest => ({
+  ...{ tenant: caller.tenant, team, persona, sessionId, requestId },
+  ...most,
+});
 
 function usageEvent(work: Work, ending: Ending): OutgoingEvent {
   const { requestId, caller, sessionId, team, persona, model: modelName, lane } = work;
