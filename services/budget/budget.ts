@@ -219,8 +219,9 @@ export async function endAll(
         jsonb_to_recordset(${JSON.stringify(items)}::jsonb) as (request uuid, state text, tokens bigint, micros bigint)
       ) with ordinality as a (request, state, tokens, micros, place)
     ), locked as materialized (
-      select request_id from budget_reservation r
-      where r.tenant = ${tenant} and r.request_id in (select request from item) order by request_id for update
+      select r.request_id from (select request from item order by request) i
+      cross join lateral (select request_id from budget_reservation
+        where tenant = ${tenant} and request_id = i.request for update) r
     ), ended as materialized (
       select item.place, s.outcome, s.tell from item
       cross join lateral budget_settle(${tenant}, item.request, item.state, item.tokens, item.micros) s

@@ -15,5 +15,5 @@ export {
   scopes,
   settle,
 } from './budget.ts';
-export { budgetMigration, budgetTables, grantBudgets } from './migration.ts';
+export { budgetKeysMigration, budgetMigration, budgetTables, grantBudgets } from './migration.ts';
 export { BudgetSweeper, type BudgetSweeperOptions, returnExpired } from './sweeper.ts';
