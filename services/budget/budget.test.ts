@@ -179,28 +179,38 @@ test('what a request costs does not grow with the sessions that its tenant has h
   const tenant = newTenant();
   await put(tenant, { tokens: 1_000_000 });
   await put(tenant, { scope: 'session', id: '*', tokens: 1000 });
-  await sql`
-    insert into budget_use (tenant, scope, id, period, starts_at)
-      select ${tenant}, 'session', gen_random_uuid()::text, 'total', 'epoch' from generate_series(1, 3000)`.execute(
-    database.of(tenant),
-  );
-  await sql`
-    insert into budget_reservation
-      select ${tenant}, gen_random_uuid(), 'settled', 1, 0, '{}', '{}', '{}', '{}', clock_timestamp()
-      from generate_series(1, 3000)`.execute(database.of(tenant));
-  const { rows } = await database
+  const read = await database
     .of(tenant)
     .transaction()
     .execute(async (one) => {
-      const request = asking(tenant, 5, { sessionId: randomUUID() });
-      assert.equal((await reserve(one, request)).granted, true);
-      const used = [usedEvent(tenant, request.requestId, 'completed')];
-      assert.equal(await settle(one, request, { tokens: 5, costMicros: 0 }, used), 'settled');
-      return sql<{ read: string }>`
-        select sum(pg_stat_get_xact_tuples_fetched(t::regclass) + pg_stat_get_xact_tuples_returned(t::regclass)) as read
-        from unnest(array['budget_use', 'budget_reservation']) t`.execute(one);
+      const request = async () => {
+        const asked = asking(tenant, 5, { sessionId: randomUUID() });
+        assert.equal((await reserve(one, asked)).granted, true);
+        const used = [usedEvent(tenant, asked.requestId, 'completed')];
+        assert.equal(await settle(one, asked, { tokens: 5, costMicros: 0 }, used), 'settled');
+      };
+      const reads = async () => {
+        const { rows } = await sql<{ read: string }>`
+          select sum(pg_stat_get_xact_tuples_fetched(t::regclass) + pg_stat_get_xact_tuples_returned(t::regclass)) as read
+          from unnest(array['budget_use', 'budget_reservation']) t`.execute(one);
+        return Number(rows[0]?.read);
+      };
+      // A connection plans once, while there is little, and keeps its plan.
+      for (let count = 0; count < 12; count += 1) await request();
+      await sql`
+        insert into budget_use (tenant, scope, id, period, starts_at)
+          select ${tenant}, 'session', gen_random_uuid()::text, 'total', 'epoch' from generate_series(1, 3000)`.execute(
+        one,
+      );
+      await sql`
+        insert into budget_reservation
+          select ${tenant}, gen_random_uuid(), 'settled', 1, 0, '{}', '{}', '{}', '{}', clock_timestamp()
+          from generate_series(1, 3000)`.execute(one);
+      const before = await reads();
+      await request();
+      return (await reads()) - before;
     });
-  assert.ok(Number(rows[0]?.read) < 100, `${rows[0]?.read} rows were read`);
+  assert.ok(read < 100, `${read} rows were read`);
 });
 
 test('money stops as tokens do', async () => {
