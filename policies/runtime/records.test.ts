@@ -77,3 +77,50 @@ test('a bundle in force, one that is refused and the drift are recorded once, al
     { type: 'policy.refused', data: { service: 'gateway', revision: planted, reason } },
   ]);
 });
+
+test('as many wait as fit while the store is away: the newest of each kind stay, and what is lost is told once', async () => {
+  await db.deleteFrom('outbox').execute();
+  await db.schema.alterTable('outbox').renameTo('away').execute();
+  let refused = 0;
+  const store = (events: Parameters<typeof appendEvents>[1]) =>
+    appendEvents(db, events).catch((error: Error) => {
+      refused += 1;
+      throw error;
+    });
+  const { onSwap, onDrift } = policyRecords({ service: 'gateway', store, log, pause: 5, capacity: 4 });
+  const revision = (index: number) => String(index).padStart(64, '0');
+  const none = { reason: 'of this test', since: new Date().toISOString() };
+  onDrift?.({ ...none, running: null, published: revision(0) });
+  for (let index = 1; index <= 1000; index += 1) {
+    onSwap?.(revision(index));
+    if (index % 100 === 0) await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+  while (refused < 3) await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.equal(await storedWithin(0), 0);
+  await db.schema.alterTable('away').renameTo('outbox').execute();
+  assert.equal(await storedWithin(4), 4);
+  onSwap?.(revision(1001));
+  assert.equal(await storedWithin(5), 5);
+  const loaded = (index: number) => ({
+    type: 'policy.loaded',
+    data: { service: 'gateway', revision: revision(index), previous: revision(index - 1) },
+  });
+  assert.deepEqual(await recorded(), [
+    // 1,002 events and one more came; 4 were kept.
+    { type: 'policy.drifted', data: { service: 'gateway', running: null, signed: revision(0), dropped: 998 } },
+    { type: 'policy.refused', data: { service: 'gateway', revision: revision(0), reason: none.reason } },
+    loaded(999),
+    loaded(1000),
+    loaded(1001),
+  ]);
+  assert.throws(() => policyRecords({ service: 'gateway', store, log, capacity: 2 }), /give 3 or more/);
+});
+
+async function storedWithin(count: number): Promise<number> {
+  const end = Date.now() + 10_000;
+  for (;;) {
+    const stored = await recorded().catch(() => []);
+    if (stored.length >= count || Date.now() > end) return stored.length;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}

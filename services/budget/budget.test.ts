@@ -10,6 +10,7 @@ import fc from 'fast-check';
 import { Kysely, PostgresDialect, sql } from 'kysely';
 import pg from 'pg';
 import { type Budget, listBudgets, putBudget, removeBudget } from './administration.ts';
+import { BudgetBatches } from './batches.ts';
 import { type BudgetRequest, type Refusal, release, reserve, settle } from './budget.ts';
 import { budgetMigration, grantBudgets } from './migration.ts';
 import { BudgetSweeper, returnExpired } from './sweeper.ts';
@@ -174,6 +175,44 @@ test('a request waits for one that has reserved and not yet committed, and sees 
   assert.deepEqual([answer?.granted, answer && 'used' in answer && answer.used], [false, 60]);
 });
 
+test('what a request costs does not grow with the sessions that its tenant has had', async () => {
+  const tenant = newTenant();
+  await put(tenant, { tokens: 1_000_000 });
+  await put(tenant, { scope: 'session', id: '*', tokens: 1000 });
+  const read = await database
+    .of(tenant)
+    .transaction()
+    .execute(async (one) => {
+      const request = async () => {
+        const asked = asking(tenant, 5, { sessionId: randomUUID() });
+        assert.equal((await reserve(one, asked)).granted, true);
+        const used = [usedEvent(tenant, asked.requestId, 'completed')];
+        assert.equal(await settle(one, asked, { tokens: 5, costMicros: 0 }, used), 'settled');
+      };
+      const reads = async () => {
+        const { rows } = await sql<{ read: string }>`
+          select sum(pg_stat_get_xact_tuples_fetched(t::regclass) + pg_stat_get_xact_tuples_returned(t::regclass)) as read
+          from unnest(array['budget_use', 'budget_reservation']) t`.execute(one);
+        return Number(rows[0]?.read);
+      };
+      // A connection plans once, while there is little, and keeps its plan.
+      for (let count = 0; count < 12; count += 1) await request();
+      await sql`
+        insert into budget_use (tenant, scope, id, period, starts_at)
+          select ${tenant}, 'session', gen_random_uuid()::text, 'total', 'epoch' from generate_series(1, 3000)`.execute(
+        one,
+      );
+      await sql`
+        insert into budget_reservation
+          select ${tenant}, gen_random_uuid(), 'settled', 1, 0, '{}', '{}', '{}', '{}', clock_timestamp()
+          from generate_series(1, 3000)`.execute(one);
+      const before = await reads();
+      await request();
+      return (await reads()) - before;
+    });
+  assert.ok(read < 100, `${read} rows were read`);
+});
+
 test('money stops as tokens do', async () => {
   const tenant = newTenant();
   await put(tenant, { costMicros: 500 });
@@ -319,13 +358,78 @@ test('a bound that is no whole number is refused before it is asked', async () =
   }
 });
 
+test('requests that come together share commits, in two replicas, and each is answered and told by itself', async () => {
+  const tenant = newTenant();
+  await put(tenant, { tokens: 1000 });
+  let statements = 0;
+  const counting = {
+    of: (name: string) => {
+      statements += 1;
+      return database.of(name);
+    },
+  };
+  const replicas = [new BudgetBatches({ database: counting }), new BudgetBatches({ database: counting })] as const;
+  const requests = Array.from({ length: 200 }, () => asking(tenant, 10));
+  const replicaOf = (index: number) => replicas[index % 2 === 0 ? 0 : 1];
+  const answers = await Promise.all(requests.map((request, index) => replicaOf(index).reserve(request)));
+  const granted = requests.filter((_, index) => answers[index]?.granted);
+  assert.equal(granted.length, 100, 'exactly what there is');
+  assert.deepEqual(
+    answers.map((answer, index) => (answer.granted ? answer.requestId : requests[index]?.requestId)),
+    requests.map(({ requestId }) => requestId),
+    'each has its own answer',
+  );
+  assert.ok(statements < 60, `${statements} statements for 200 requests`);
+  const used = (index: number) => index % 11;
+  const ended = granted.map((request, index) =>
+    replicaOf(index).settle(request, { tokens: used(index), costMicros: 0 }, [
+      usedEvent(tenant, request.requestId, 'completed'),
+    ]),
+  );
+  assert.deepEqual(new Set(await Promise.all(ended)), new Set(['settled']));
+  assert.ok(statements < 70, `${statements} statements with 100 settlements`);
+  for (const { requestId } of granted) assert.deepEqual(await told(requestId), ['completed']);
+  const sum = granted.reduce((total, _, index) => total + used(index), 0);
+  const { used: counted, reserved } = await only(tenant);
+  assert.deepEqual([counted.tokens, reserved.tokens], [sum, 0]);
+
+  const [old] = granted;
+  assert.ok(old);
+  const fresh = [asking(tenant, 1), asking(tenant, 1)];
+  const mixed = await Promise.allSettled([...fresh, old, asking(tenant, -1)].map((one) => replicas[0].reserve(one)));
+  assert.deepEqual(
+    mixed.map(({ status }) => status),
+    ['fulfilled', 'fulfilled', 'rejected', 'rejected'],
+    'a request that cannot be spoils no other',
+  );
+  const again = [usedEvent(tenant, old.requestId, 'failed')];
+  assert.equal(await replicas[1].settle(old, { tokens: 5, costMicros: 0 }, again), 'repeated');
+  assert.deepEqual(await told(old.requestId), ['completed']);
+});
+
+test('a batch that the database refuses is refused to each of its requests, and the next one is tried', async () => {
+  const tenant = newTenant();
+  let away = true;
+  // Nobody listens there.
+  const gone = new TenantDatabase(new pg.Pool({ host: '127.0.0.1', port: 1 }));
+  const batches = new BudgetBatches({ database: { of: (name) => (away ? gone : database).of(name) } });
+  const ask = () => Promise.allSettled([asking(tenant, 1), asking(tenant, 1)].map((one) => batches.reserve(one)));
+  assert.deepEqual(new Set((await ask()).map(({ status }) => status)), new Set(['rejected']));
+  away = false;
+  assert.deepEqual(new Set((await ask()).map(({ status }) => status)), new Set(['fulfilled']));
+  await gone.destroy();
+});
+
 interface Step {
+  /** 0: a statement of its own; else one of two replicas that make batches. */
+  readonly replica: number;
   readonly scopes: number;
   readonly tokens: number;
   readonly end: 'settle' | 'release' | 'crash' | 'kill';
   readonly share: number;
 }
 const step: fc.Arbitrary<Step> = fc.record({
+  replica: fc.integer({ min: 0, max: 2 }),
   scopes: fc.integer({ min: 0, max: 7 }),
   tokens: fc.integer({ min: 0, max: 40 }),
   end: fc.constantFrom('settle', 'settle', 'release', 'crash', 'kill'),
@@ -363,6 +467,7 @@ async function kill(request: BudgetRequest): Promise<void> {
 
 test('no number of requests at once exceeds any budget, whichever way they end', { timeout: 120_000 }, async () => {
   const limit = fc.integer({ min: 0, max: 120 });
+  const replicas = [1, 2].map(() => new BudgetBatches({ database, linger: 1 }));
   await fc.assert(
     fc.asyncProperty(
       fc.array(step, { minLength: 5, maxLength: 40 }),
@@ -385,7 +490,8 @@ test('no number of requests at once exceeds any budget, whichever way they end',
         };
         await Promise.all([
           most(),
-          ...steps.map(async ({ scopes, tokens, end, share }) => {
+          ...steps.map(async ({ replica, scopes, tokens, end, share }) => {
+            const batches = replicas[replica - 1];
             const [team, persona, sessionId] = [
               scopes & 1 ? 'blue' : null,
               scopes & 2 ? 'agent' : null,
@@ -393,11 +499,14 @@ test('no number of requests at once exceeds any budget, whichever way they end',
             ];
             const request = asking(tenant, tokens, { team, persona, sessionId });
             if (end === 'kill') return kill(request);
-            const answer = await take(request, end === 'crash' ? 1 : 60);
+            const seconds = end === 'crash' ? 1 : 60;
+            const answer = await (batches?.reserve(request, { seconds }) ?? take(request, seconds));
             if (!answer.granted || end === 'crash') return;
             if (end === 'release') return void (await release(database.of(tenant), request));
             const actual = Math.floor(tokens * share);
-            assert.equal(await settle(database.of(tenant), request, { tokens: actual, costMicros: 0 }), 'settled');
+            const used = { tokens: actual, costMicros: 0 };
+            const settled = batches?.settle(request, used, []) ?? settle(database.of(tenant), request, used);
+            assert.equal(await settled, 'settled');
             counted.tenant += actual;
             if (team) counted.team += actual;
             if (persona) counted.persona += actual;

@@ -71,7 +71,8 @@ export interface Actual {
  */
 export type Outcome = 'settled' | 'released' | 'late' | 'repeated' | 'unknown';
 
-interface ReserveRow {
+/** What Postgres says to a reservation. */
+export interface ReserveRow {
   readonly verdict: 'granted' | 'repeated' | 'ended' | 'refused' | 'refused, with expired';
   readonly expires_at: Date | null;
   readonly scope: Scope;
@@ -81,6 +82,12 @@ interface ReserveRow {
   readonly allowed: string;
   readonly used: string;
   readonly renews_at: Date | null;
+}
+
+/** A request with its options: what {@link reserveAll} takes. */
+export interface Asked {
+  readonly request: BudgetRequest;
+  readonly options: ReserveOptions;
 }
 
 /**
@@ -94,17 +101,42 @@ export async function reserve(
   request: BudgetRequest,
   options: ReserveOptions = {},
 ): Promise<Reservation | Refusal> {
-  requireWhole('tokens', request.tokens);
-  requireWhole('costMicros', request.costMicros);
-  const first = await ask(executor, request, options);
+  requireBounds(request);
+  const [row] = await reserveAll(executor, [{ request, options }]);
+  return answerOf(row, request);
+}
+
+/** {@link reserve} for requests of one tenant, in their order, in one round trip and one commit. */
+export async function reserveAll(
+  executor: QueryExecutorProvider,
+  asked: readonly Asked[],
+): Promise<readonly ReserveRow[]> {
+  const rows = await ask(executor, asked);
+  const places = asked.keys().filter((place) => rows[place]?.verdict === 'refused, with expired');
+  const again = [...places];
   // What expired reservations hold is taken back on the way, where it is missing.
-  const retry = first.verdict === 'refused, with expired' && (await takeBack(executor)) > 0;
-  const row = retry ? await ask(executor, request, options) : first;
+  if (again.length === 0 || (await takeBack(executor)) === 0) return rows;
+  const better = await ask(
+    executor,
+    asked.filter((_, place) => again.includes(place)),
+  );
+  return rows.map((row, place) => better[again.indexOf(place)] ?? row);
+}
+
+/** @throws Error when the request has ended already */
+export function answerOf(row: ReserveRow | undefined, request: BudgetRequest): Reservation | Refusal {
+  const { requestId } = request;
+  if (row === undefined) throw new Error('Postgres gave no answer to a reservation');
   if (row.verdict === 'ended') {
-    throw new Error(`request ${request.requestId} has ended already: give each attempt an id of its own`);
+    throw new Error(`request ${requestId} has ended already: give each attempt an id of its own`);
   }
-  if (row.expires_at !== null) return { granted: true, requestId: request.requestId, expiresAt: row.expires_at };
-  return refusalOf(row, request);
+  return row.expires_at === null ? refusalOf(row, request) : { granted: true, requestId, expiresAt: row.expires_at };
+}
+
+/** @throws RangeError for a bound that is no whole number */
+export function requireBounds({ tokens, costMicros }: Actual): void {
+  requireWhole('tokens', tokens);
+  requireWhole('costMicros', costMicros);
 }
 
 /**
@@ -117,7 +149,7 @@ export function settle(
   actual: Actual,
   events: readonly OutboxEvent[] = [],
 ): Promise<Outcome> {
-  return end(executor, key, 'settled', actual, events);
+  return end(executor, key.tenant, { requestId: key.requestId, state: 'settled', actual, events });
 }
 
 /** Ends a reservation of which nothing was used. */
@@ -126,7 +158,8 @@ export function release(
   key: { readonly tenant: string; readonly requestId: string },
   events: readonly OutboxEvent[] = [],
 ): Promise<Outcome> {
-  return end(executor, key, 'released', { tokens: 0, costMicros: 0 }, events);
+  const actual = { tokens: 0, costMicros: 0 };
+  return end(executor, key.tenant, { requestId: key.requestId, state: 'released', actual, events });
 }
 
 /** Returns what expired reservations of these rows hold. @returns how many there were */
@@ -135,34 +168,67 @@ export async function takeBack(executor: QueryExecutorProvider, most = 500): Pro
   return rows[0]?.count ?? 0;
 }
 
-async function ask(
-  executor: QueryExecutorProvider,
-  { tenant, team, persona, sessionId, requestId, tokens, costMicros }: BudgetRequest,
-  { seconds = 300, unsettled }: ReserveOptions,
-): Promise<ReserveRow> {
-  const event = unsettled === undefined ? null : JSON.stringify(unsettled);
+async function ask(executor: QueryExecutorProvider, asked: readonly Asked[]): Promise<readonly ReserveRow[]> {
+  const items = asked.map(({ request, options: { seconds = 300, unsettled } }) => {
+    const { requestId, team, persona, sessionId, tokens, costMicros } = request;
+    return { request: requestId, team, persona, session: sessionId, tokens, micros: costMicros, seconds, unsettled };
+  });
   const { rows } = await sql<ReserveRow>`
-    select * from budget_reserve(${tenant}, ${requestId}, ${team}, ${persona}, ${sessionId}, ${tokens}, ${costMicros},
-      ${seconds}, ${event}::jsonb)`.execute(executor);
-  const [row] = rows;
-  if (row === undefined) throw new Error('Postgres gave no answer to a reservation');
-  return row;
+    select r.* from rows from (
+      jsonb_to_recordset(${JSON.stringify(items)}::jsonb) as (request uuid, team text, persona text, session text,
+        tokens bigint, micros bigint, seconds integer, unsettled jsonb)
+    ) with ordinality as a (request, team, persona, session, tokens, micros, seconds, unsettled, place)
+    cross join lateral budget_reserve(${asked[0]?.request.tenant}, a.request, a.team, a.persona, a.session, a.tokens,
+      a.micros, a.seconds, a.unsettled) r
+    order by a.place`.execute(executor);
+  return rows;
 }
 
-async function end(
+/** A reservation that ends: what {@link endAll} takes. */
+export interface Ended {
+  readonly requestId: string;
+  readonly state: 'settled' | 'released';
+  readonly actual: Actual;
+  readonly events: readonly OutboxEvent[];
+}
+
+async function end(executor: QueryExecutorProvider, tenant: string, ended: Ended): Promise<Outcome> {
+  requireBounds(ended.actual);
+  const [outcome] = await endAll(executor, tenant, [ended]);
+  return outcome ?? 'unknown';
+}
+
+/** {@link settle} and {@link release} for requests of one tenant, in one round trip and one commit. */
+export async function endAll(
   executor: QueryExecutorProvider,
-  { tenant, requestId }: { readonly tenant: string; readonly requestId: string },
-  state: 'settled' | 'released',
-  { tokens, costMicros }: Actual,
-  events: readonly OutboxEvent[],
-): Promise<Outcome> {
-  requireWhole('tokens', tokens);
-  requireWhole('costMicros', costMicros);
-  const ended = sql`select * from budget_settle(${tenant}, ${requestId}, ${state}, ${tokens}, ${costMicros})`;
-  const told = events.length === 0 ? sql`` : sql`, told as (${outboxInsert(events, sql`(select tell from ended)`)})`;
+  tenant: string,
+  ended: readonly Ended[],
+): Promise<readonly Outcome[]> {
+  const items = ended.map(({ requestId, state, actual: { tokens, costMicros } }) => ({
+    ...{ request: requestId, state, tokens, micros: costMicros },
+  }));
+  const events = ended.flatMap((one) => one.events);
+  const places = ended.flatMap((one, index) => one.events.map(({ value }) => [value.id, index + 1]));
+  const tell = sql`(select e.tell from ended e
+    where e.place = (${JSON.stringify(Object.fromEntries(places))}::jsonb ->> event.id::text)::integer)`;
+  const told = events.length === 0 ? sql`` : sql`, told as (${outboxInsert(events, tell)})`;
+  // Every reservation is locked before any use is.
   const { rows } = await sql<{ outcome: Outcome }>`
-    with ended as materialized (${ended})${told} select outcome from ended`.execute(executor);
-  return rows[0]?.outcome ?? 'unknown';
+    with item as materialized (
+      select * from rows from (
+        jsonb_to_recordset(${JSON.stringify(items)}::jsonb) as (request uuid, state text, tokens bigint, micros bigint)
+      ) with ordinality as a (request, state, tokens, micros, place)
+    ), locked as materialized (
+      select r.request_id from (select request from item order by request) i
+      cross join lateral (select request_id from budget_reservation
+        where tenant = ${tenant} and request_id = i.request for update) r
+    ), ended as materialized (
+      select item.place, s.outcome, s.tell from item
+      cross join lateral budget_settle(${tenant}, item.request, item.state, item.tokens, item.micros) s
+      where (select count(*) from locked) >= 0
+    )${told}
+    select outcome from ended order by place`.execute(executor);
+  return rows.map(({ outcome }) => outcome);
 }
 
 function refusalOf(row: ReserveRow, { tokens, costMicros }: BudgetRequest): Refusal {

@@ -1,4 +1,5 @@
 export { type Budget, type BudgetKey, type BudgetUse, listBudgets, putBudget, removeBudget } from './administration.ts';
+export { BudgetBatches, type BudgetBatchesOptions } from './batches.ts';
 export {
   type Actual,
   type BudgetRequest,
@@ -14,5 +15,5 @@ export {
   scopes,
   settle,
 } from './budget.ts';
-export { budgetMigration, budgetTables, grantBudgets } from './migration.ts';
+export { budgetKeysMigration, budgetMigration, budgetTables, grantBudgets } from './migration.ts';
 export { BudgetSweeper, type BudgetSweeperOptions, returnExpired } from './sweeper.ts';

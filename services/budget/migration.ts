@@ -20,6 +20,15 @@ export const budgetMigration: Migration = {
   },
 };
 
+/** For databases that had {@link budgetMigration} when its functions still read every use of a tenant. */
+export const budgetKeysMigration: Migration = {
+  async up(db: Kysely<unknown>) {
+    await createReserve(db);
+    await createSettle(db);
+    await createReturn(db);
+  },
+};
+
 /** For the owner, after its migrations: lets another role reserve, settle and administer, one tenant at a time. */
 export async function grantBudgets<Tables>(db: Kysely<Tables>, role: string): Promise<void> {
   for (const table of budgetTables) {
@@ -78,7 +87,7 @@ async function createTables(db: Kysely<unknown>): Promise<void> {
 /** One round trip: finds the budgets that apply, locks their uses, and reserves in all of them or in none. */
 async function createReserve(db: Kysely<unknown>): Promise<void> {
   await sql`
-    create function budget_reserve(
+    create or replace function budget_reserve(
       p_tenant text, p_request uuid, p_team text, p_persona text, p_session text,
       p_tokens bigint, p_micros bigint, p_seconds integer, p_unsettled jsonb
     ) returns table (
@@ -91,7 +100,7 @@ async function createReserve(db: Kysely<unknown>): Promise<void> {
       v_until timestamptz := v_now + make_interval(secs => p_seconds);
       v_scopes text[]; v_ids text[]; v_periods text[]; v_starts timestamptz[];
       v_tokens bigint[]; v_micros bigint[];
-      v_use record; v_unit text; v_allowed bigint; v_used bigint;
+      v_use budget_use; v_unit text; v_allowed bigint; v_used bigint;
     begin
       select coalesce(array_agg(b.scope order by b.scope, b.own, b.period), '{}'),
         coalesce(array_agg(b.own order by b.scope, b.own, b.period), '{}'),
@@ -120,28 +129,22 @@ async function createReserve(db: Kysely<unknown>): Promise<void> {
         return;
       end if;
 
-      insert into budget_use (tenant, scope, id, period, starts_at)
-        select p_tenant, w.* from unnest(v_scopes, v_ids, v_periods, v_starts) w (scope, id, period, starts_at)
-        where not exists (select 1 from budget_use u where u.tenant = p_tenant and u.scope = w.scope and u.id = w.id
-          and u.period = w.period and u.starts_at = w.starts_at)
-        order by w.scope, w.id, w.period
-        on conflict do nothing;
-
-      for v_use in
-        select u.*, w.tokens as most_tokens, w.micros as most_micros from budget_use u
-        join unnest(v_scopes, v_ids, v_periods, v_starts, v_tokens, v_micros)
-          w (scope, id, period, starts_at, tokens, micros)
-          on u.scope = w.scope and u.id = w.id and u.period = w.period and u.starts_at = w.starts_at
-        where u.tenant = p_tenant
-        order by u.tenant, u.scope, u.id, u.period, u.starts_at
-        for update of u
-      loop
+      -- By their whole key, one by one: joined, they could be looked for among all uses of the tenant.
+      for v_i in 1 .. cardinality(v_scopes) loop
+        select * into v_use from budget_use u where u.tenant = p_tenant and u.scope = v_scopes[v_i] and u.id = v_ids[v_i]
+          and u.period = v_periods[v_i] and u.starts_at = v_starts[v_i] for update;
+        if not found then
+          insert into budget_use (tenant, scope, id, period, starts_at)
+            values (p_tenant, v_scopes[v_i], v_ids[v_i], v_periods[v_i], v_starts[v_i]) on conflict do nothing;
+          select * into v_use from budget_use u where u.tenant = p_tenant and u.scope = v_scopes[v_i]
+            and u.id = v_ids[v_i] and u.period = v_periods[v_i] and u.starts_at = v_starts[v_i] for update;
+        end if;
         v_unit := case
-          when v_use.used_tokens + v_use.held_tokens + p_tokens > v_use.most_tokens then 'tokens'
-          when v_use.used_micros + v_use.held_micros + p_micros > v_use.most_micros then 'costMicros' end;
+          when v_use.used_tokens + v_use.held_tokens + p_tokens > v_tokens[v_i] then 'tokens'
+          when v_use.used_micros + v_use.held_micros + p_micros > v_micros[v_i] then 'costMicros' end;
         if v_unit is not null then
           delete from budget_reservation r where r.tenant = p_tenant and r.request_id = p_request;
-          v_allowed := case v_unit when 'tokens' then v_use.most_tokens else v_use.most_micros end;
+          v_allowed := case v_unit when 'tokens' then v_tokens[v_i] else v_micros[v_i] end;
           v_used := case v_unit when 'tokens' then v_use.used_tokens + v_use.held_tokens
             else v_use.used_micros + v_use.held_micros end;
           return query select
@@ -154,10 +157,11 @@ async function createReserve(db: Kysely<unknown>): Promise<void> {
         end if;
       end loop;
 
-      update budget_use u set held_tokens = u.held_tokens + p_tokens, held_micros = u.held_micros + p_micros
-        from unnest(v_scopes, v_ids, v_periods, v_starts) w (scope, id, period, starts_at)
-        where u.tenant = p_tenant and u.scope = w.scope and u.id = w.id and u.period = w.period
-          and u.starts_at = w.starts_at;
+      for v_i in 1 .. cardinality(v_scopes) loop
+        update budget_use u set held_tokens = u.held_tokens + p_tokens, held_micros = u.held_micros + p_micros
+          where u.tenant = p_tenant and u.scope = v_scopes[v_i] and u.id = v_ids[v_i] and u.period = v_periods[v_i]
+            and u.starts_at = v_starts[v_i];
+      end loop;
       return query select 'granted', v_until, null::text, null::text, null::text, null::text, null::bigint,
         null::bigint, null::timestamptz;
     end $$`.execute(db);
@@ -166,7 +170,7 @@ async function createReserve(db: Kysely<unknown>): Promise<void> {
 /** Ends a reservation with what was really used. One that has expired is charged too: it was used. */
 async function createSettle(db: Kysely<unknown>): Promise<void> {
   await sql`
-    create function budget_settle(p_tenant text, p_request uuid, p_state text, p_tokens bigint, p_micros bigint)
+    create or replace function budget_settle(p_tenant text, p_request uuid, p_state text, p_tokens bigint, p_micros bigint)
     returns table (outcome text, tell boolean) language plpgsql as $$
     declare
       v_known budget_reservation;
@@ -180,15 +184,13 @@ async function createSettle(db: Kysely<unknown>): Promise<void> {
       -- What has expired holds nothing any more.
       v_tokens := case v_known.state when 'held' then v_known.tokens else 0 end;
       v_micros := case v_known.state when 'held' then v_known.micros else 0 end;
-      perform 1 from budget_use u
-        join unnest(v_known.scopes, v_known.ids, v_known.periods, v_known.starts) w (scope, id, period, starts_at)
-          on u.scope = w.scope and u.id = w.id and u.period = w.period and u.starts_at = w.starts_at
-        where u.tenant = p_tenant order by u.tenant, u.scope, u.id, u.period, u.starts_at for update of u;
-      update budget_use u set held_tokens = u.held_tokens - v_tokens, held_micros = u.held_micros - v_micros,
-          used_tokens = u.used_tokens + p_tokens, used_micros = u.used_micros + p_micros
-        from unnest(v_known.scopes, v_known.ids, v_known.periods, v_known.starts) w (scope, id, period, starts_at)
-        where u.tenant = p_tenant and u.scope = w.scope and u.id = w.id and u.period = w.period
-          and u.starts_at = w.starts_at;
+      -- They stand in the order in which they are locked.
+      for v_i in 1 .. cardinality(v_known.scopes) loop
+        update budget_use u set held_tokens = u.held_tokens - v_tokens, held_micros = u.held_micros - v_micros,
+            used_tokens = u.used_tokens + p_tokens, used_micros = u.used_micros + p_micros
+          where u.tenant = p_tenant and u.scope = v_known.scopes[v_i] and u.id = v_known.ids[v_i]
+            and u.period = v_known.periods[v_i] and u.starts_at = v_known.starts[v_i];
+      end loop;
       update budget_reservation r set state = p_state where r.tenant = p_tenant and r.request_id = p_request;
       return query select case v_known.state when 'held' then p_state else 'late' end,
         v_known.state = 'held' or v_known.unsettled is null;
@@ -198,9 +200,9 @@ async function createSettle(db: Kysely<unknown>): Promise<void> {
 /** Returns what expired reservations hold, and tells the event that each has left for this case. */
 async function createReturn(db: Kysely<unknown>): Promise<void> {
   await sql`
-    create function budget_return(p_most integer) returns integer language plpgsql as $$
+    create or replace function budget_return(p_most integer) returns integer language plpgsql as $$
     declare
-      v_tenants text[]; v_requests uuid[];
+      v_tenants text[]; v_requests uuid[]; v_use record;
     begin
       select array_agg(c.tenant), array_agg(c.request_id) into v_tenants, v_requests from (
         select r.tenant, r.request_id from budget_reservation r
@@ -208,23 +210,17 @@ async function createReturn(db: Kysely<unknown>): Promise<void> {
         order by r.expires_at limit p_most for update skip locked) c;
       if v_tenants is null then return 0; end if;
 
-      perform 1 from budget_use u where exists (
-          select 1 from unnest(v_tenants, v_requests) c (tenant, request_id)
-          join budget_reservation r on r.tenant = c.tenant and r.request_id = c.request_id
-          cross join unnest(r.scopes, r.ids, r.periods, r.starts) w (scope, id, period, starts_at)
-          where u.tenant = r.tenant and u.scope = w.scope and u.id = w.id and u.period = w.period
-            and u.starts_at = w.starts_at)
-        order by u.tenant, u.scope, u.id, u.period, u.starts_at for update;
-      update budget_use u set held_tokens = u.held_tokens - h.tokens, held_micros = u.held_micros - h.micros
-        from (
-          select r.tenant, w.scope, w.id, w.period, w.starts_at, sum(r.tokens) as tokens, sum(r.micros) as micros
-          from unnest(v_tenants, v_requests) c (tenant, request_id)
-          join budget_reservation r on r.tenant = c.tenant and r.request_id = c.request_id
-          cross join unnest(r.scopes, r.ids, r.periods, r.starts) w (scope, id, period, starts_at)
-          group by 1, 2, 3, 4, 5
-        ) h
-        where u.tenant = h.tenant and u.scope = h.scope and u.id = h.id and u.period = h.period
-          and u.starts_at = h.starts_at;
+      for v_use in
+        select r.tenant, w.scope, w.id, w.period, w.starts_at, sum(r.tokens) as tokens, sum(r.micros) as micros
+        from unnest(v_tenants, v_requests) c (tenant, request_id)
+        join budget_reservation r on r.tenant = c.tenant and r.request_id = c.request_id
+        cross join unnest(r.scopes, r.ids, r.periods, r.starts) w (scope, id, period, starts_at)
+        group by 1, 2, 3, 4, 5 order by 1, 2, 3, 4, 5
+      loop
+        update budget_use u set held_tokens = u.held_tokens - v_use.tokens, held_micros = u.held_micros - v_use.micros
+          where u.tenant = v_use.tenant and u.scope = v_use.scope and u.id = v_use.id and u.period = v_use.period
+            and u.starts_at = v_use.starts_at;
+      end loop;
       insert into outbox (id, topic, key, value, headers)
         select (r.unsettled #>> '{value,id}')::uuid, r.unsettled ->> 'topic', r.unsettled ->> 'key',
           r.unsettled -> 'value', r.unsettled -> 'headers'

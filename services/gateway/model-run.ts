@@ -48,8 +48,8 @@ async function* governed<Item>(
 }
 
 /**
- * Streams an answer whose use is reserved before and settled after: the last chunk comes when the use is stored.
- * Leaving early or aborting cancels the model.
+ * Streams an answer whose use is reserved before, and settled in the background after. Leaving early or aborting cancels
+ * the model.
  * @throws Problem
  */
 export async function* answer(
@@ -74,23 +74,23 @@ async function* counted(
 ): AsyncGenerator<ChatChunk> {
   const budget = { costMicros: tally.most.costMicros };
   let ended = false;
-  const end = async (outcome: Ending['outcome'], error?: unknown) => {
+  const end = (outcome: Ending['outcome'], error?: unknown) => {
     ended = true;
-    await spent.end(tally.ending(outcome, error));
+    spent.end(tally.ending(outcome, error));
   };
   try {
     for await (const chunk of models.complete(request, { signal, deadlineMs, budget, requestId })) {
       tally.add(chunk);
-      if (isLast(chunk)) await end('completed');
+      if (isLast(chunk)) end('completed');
       yield chunk;
     }
     if (!ended) throw new ModelError('broken_off', 'the answer ended without its last chunk');
   } catch (error) {
-    if (!ended) await end(signal.aborted ? 'cancelled' : 'failed', error);
+    if (!ended) end(signal.aborted ? 'cancelled' : 'failed', error);
     throw error;
   } finally {
     // Whoever read it has left.
-    if (!ended) await end('cancelled');
+    if (!ended) end('cancelled');
   }
 }
 
@@ -113,12 +113,12 @@ export async function embed(
   });
   const run = async function* (signal: AbortSignal) {
     const options = { signal, deadlineMs, requestId, budget: { costMicros: most.costMicros } };
-    const { vectors, usage, costMicros, provider } = await models.embed(request, options).catch(async (error) => {
+    const { vectors, usage, costMicros, provider } = await models.embed(request, options).catch((error) => {
       const cost = error instanceof ModelError ? error.costMicros : 0;
-      await spent.end(ending(signal.aborted ? 'cancelled' : 'failed', 0, cost, null));
+      spent.end(ending(signal.aborted ? 'cancelled' : 'failed', 0, cost, null));
       throw error;
     });
-    await spent.end(ending('completed', usage.promptTokens, costMicros ?? most.costMicros, provider));
+    spent.end(ending('completed', usage.promptTokens, costMicros ?? most.costMicros, provider));
     yield { vectors, promptTokens: usage.promptTokens };
   };
   for await (const result of governed(runs, admitted, gone, run)) return result;

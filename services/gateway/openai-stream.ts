@@ -37,28 +37,28 @@ export function streamAnswer(context: Context<GovernedEnv>, answer: StreamedAnsw
   context.header('x-accel-buffering', 'no');
   return stream(context, async (out) => {
     out.onAbort(answer.leave);
-    const send = async (data: unknown) => void (await out.write(`data: ${JSON.stringify(data)}\n\n`));
     try {
-      await sendChunk(send, answer, answer.first, true);
-      for await (const chunk of answer.rest) await sendChunk(send, answer, chunk, false);
-      await out.write('data: [DONE]\n\n');
+      await out.write(piecesOf(answer, answer.first, true));
+      for await (const chunk of answer.rest) await out.write(piecesOf(answer, chunk, false));
     } catch (error) {
       const problem = problemOf(error);
       const { requestId } = context.get('exchange');
       if (problem.type === 'internal') answer.log.error({ requestId, reason: messageOf(error) }, 'an answer broke off');
-      await send(openAiErrorOf(problem));
+      await out.write(eventOf(openAiErrorOf(problem)));
     } finally {
       await answer.rest.return(undefined);
     }
   });
 }
 
-async function sendChunk(
-  send: (data: unknown) => Promise<void>,
+const eventOf = (data: unknown): string => `data: ${JSON.stringify(data)}\n\n`;
+
+/** What a chunk is for the client, as one write: each costs a system call, and the client a wake-up. */
+function piecesOf(
   { id, created, model, withUsage }: StreamedAnswer,
   { text, toolCalls, finish, usage }: ChatChunk,
   isFirst: boolean,
-): Promise<void> {
+): string {
   const head = { id, object: 'chat.completion.chunk', created, model };
   const delta = {
     ...(isFirst && { role: 'assistant', content: '' }),
@@ -71,10 +71,10 @@ async function sendChunk(
     choices: [{ index: 0, delta: fields, logprobs: null, finish_reason: reason }],
     ...more,
   });
-  if (Object.keys(delta).length > 0) await send(choice(delta, null));
-  if (finish === undefined) return;
-  await send(choice({}, finish));
-  if (withUsage) await send({ ...head, choices: [], usage: usageOf(usage) });
+  const piece = Object.keys(delta).length > 0 ? eventOf(choice(delta, null)) : '';
+  if (finish === undefined) return piece;
+  const used = withUsage ? eventOf({ ...head, choices: [], usage: usageOf(usage) }) : '';
+  return `${piece}${eventOf(choice({}, finish))}${used}data: [DONE]\n\n`;
 }
 
 const deltaOf = ({ index, id, name, arguments: text }: NonNullable<ChatChunk['toolCalls']>[number]) => ({

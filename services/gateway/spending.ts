@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { type Actual, type Refusal, reserve, settle } from '@somagent/budget';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { type Actual, BudgetBatches, type BudgetRequest, type Refusal } from '@somagent/budget';
 import { type EventData, event, type OutgoingEvent } from '@somagent/events';
 import { type Caller, Problem, tenantOrNull } from '@somagent/governance';
 import { appendEvents, type Logger, messageOf } from '@somagent/kit';
@@ -14,8 +14,6 @@ export interface SpendingOptions {
   readonly log: Logger;
   /** Time after which a reservation returns by itself, seconds: longer than any request. */
   readonly seconds: number;
-  /** Time that an answer waits for its settlement, milliseconds; then it goes on in the background. @default 2000 */
-  readonly patience?: number;
 }
 
 /** A request of a model. */
@@ -46,31 +44,39 @@ export interface Ending {
 type UsageData = EventData<'usage.tokens', 'tokens.used'>;
 
 const nothing = { promptTokens: 0, completionTokens: 0, costMicros: 0, provider: null } as const;
+/** Longest time that a request waits for the settlements of others before it is refused, milliseconds. */
+const settling = 2000;
 const noTime = { queue: null, firstToken: null, model: 0, total: 0 } as const;
 
 /**
  * The cost hard stop: what a request may use at most is reserved before it runs, and settled with what it has used in
- * the statement that stores its usage event. A request whose process is killed has left its event with the reservation,
- * so that there is exactly one in every case.
+ * the statement that stores its usage event. No answer waits for its settlement: until that is stored, the reservation
+ * keeps the room for the most. A request whose process is killed has left its event with the reservation, so that there
+ * is exactly one in every case.
  */
 export class Spending {
-  readonly #options: Required<SpendingOptions>;
-  readonly #open = new Set<Promise<void>>();
+  readonly #options: SpendingOptions;
+  readonly #budgets: BudgetBatches;
+  /** Settlements that are on their way, by tenant. */
+  readonly #open = new Map<string, Set<Promise<void>>>();
 
   constructor(options: SpendingOptions) {
-    this.#options = { patience: 2000, ...options };
+    this.#options = options;
+    this.#budgets = new BudgetBatches(options);
   }
 
   /** @throws Problem budget-exceeded, before anything has run */
   async begin(work: Work): Promise<Spent> {
-    const { requestId, caller, most, team, persona, sessionId } = work;
-    const rows = this.#options.database.of(caller.tenant);
+    const { tenant } = work.caller;
     const lost = 'the process of the gateway ended before it was counted';
     const unsettled = usageEvent(work, { ...nothing, ...noTime, outcome: 'failed', reasons: [lost] });
-    const request = { tenant: caller.tenant, team, persona, sessionId, requestId, ...most };
-    const answer = await reserve(rows, request, { seconds: this.#options.seconds, unsettled });
+    const request = requestOf(work);
+    const ask = () => this.#budgets.reserve(request, { seconds: this.#options.seconds, unsettled });
+    const first = await ask();
+    // What answers of this process have not used may be missing only because it is on its way.
+    const answer = !first.granted && (await this.#returned(tenant)) ? await ask() : first;
     if (answer.granted) return { end: (ending) => this.#end(work, ending) };
-    await appendEvents(rows, [
+    await appendEvents(this.#options.database.of(tenant), [
       usageEvent(work, { ...nothing, ...noTime, outcome: 'refused', reasons: [answer.message] }),
     ]);
     throw refusalOf(answer);
@@ -78,30 +84,39 @@ export class Spending {
 
   /** Resolves when every settlement is stored. */
   async flush(): Promise<void> {
-    await Promise.all(this.#open);
+    await Promise.all([...this.#open.values()].flatMap((settlements) => [...settlements]));
   }
 
-  /** Waits for the settlement, but not for ever: should the database be away, the reservation keeps the room. */
-  async #end(work: Work, ending: Ending): Promise<void> {
-    const settled = this.#settle(work, ending).finally(() => this.#open.delete(settled));
-    this.#open.add(settled);
-    const late = new AbortController();
-    const patience = sleep(this.#options.patience, undefined, { signal: late.signal }).catch(() => undefined);
-    await Promise.race([settled, patience]);
-    late.abort();
+  /** Waits for the settlements of a tenant, not longer than a moment. @returns whether there were any */
+  async #returned(tenant: string): Promise<boolean> {
+    const settlements = this.#open.get(tenant);
+    if (settlements === undefined) return false;
+    await Promise.race([Promise.all(settlements), sleep(settling, undefined, { ref: false })]);
+    return true;
+  }
+
+  #end(work: Work, ending: Ending): void {
+    const { tenant } = work.caller;
+    const open = this.#open.get(tenant) ?? new Set();
+    const settled = this.#settle(work, ending).finally(() => {
+      open.delete(settled);
+      if (open.size === 0) this.#open.delete(tenant);
+    });
+    this.#open.set(tenant, open.add(settled));
   }
 
   /** Tries until the reservation has run out anyway. */
   async #settle(work: Work, ending: Ending): Promise<void> {
-    const { database, log, seconds } = this.#options;
-    const { requestId, caller, most } = work;
+    const { log, seconds } = this.#options;
+    // The last piece of the answer goes first.
+    await nextTurn();
+    const { requestId, most } = work;
     const actual = { tokens: ending.promptTokens + ending.completionTokens, costMicros: ending.costMicros };
     const events = [usageEvent(work, ending)];
     const until = performance.now() + seconds * 1000;
     for (let pause = 50; performance.now() < until; pause = Math.min(pause * 2, 2000)) {
       try {
-        const key = { tenant: caller.tenant, requestId };
-        const outcome = await settle(database.of(caller.tenant), key, actual, events);
+        const outcome = await this.#budgets.settle(requestOf(work), actual, events);
         if (outcome === 'late' || outcome === 'unknown')
           log.error({ requestId, outcome }, 'a request was settled too late');
         if (actual.tokens > most.tokens || actual.costMicros > most.costMicros) {
@@ -119,9 +134,14 @@ export class Spending {
 
 /** A request that runs. */
 export interface Spent {
-  /** To be called once, whichever way it ended, before the last word of the answer. */
-  end(ending: Ending): Promise<void>;
+  /** To be called once, whichever way it ended. It is stored in the background. */
+  end(ending: Ending): void;
 }
+
+const requestOf = ({ caller, team, persona, sessionId, requestId, most }: Work): BudgetRequest => ({
+  ...{ tenant: caller.tenant, team, persona, sessionId, requestId },
+  ...most,
+});
 
 function usageEvent(work: Work, ending: Ending): OutgoingEvent {
   const { requestId, caller, sessionId, team, persona, model: modelName, lane } = work;

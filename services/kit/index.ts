@@ -37,7 +37,16 @@ export {
   tenantSetting,
   withTenant,
 } from './tenancy.ts';
-export { fetchTrusting, type HttpClient, onFileChange, openHttpClient, readTlsFiles, type TlsFiles } from './tls.ts';
+export {
+  fetchTrusting,
+  type HttpAnswer,
+  type HttpClient,
+  type HttpRequest,
+  onFileChange,
+  openHttpClient,
+  readTlsFiles,
+  type TlsFiles,
+} from './tls.ts';
 export {
   type Attributes,
   contextFrom,

@@ -1,6 +1,6 @@
 import { readFileSync, unwatchFile, watchFile } from 'node:fs';
 import { join } from 'node:path';
-import { Agent, buildConnector, fetch as undiciFetch } from 'undici';
+import { Agent, buildConnector, type Dispatcher, fetch as undiciFetch, request as undiciRequest } from 'undici';
 import { inChildSpan, isTracing, SpanKind, traceHeaders } from './tracing.ts';
 
 /** A certificate, its key and the authority to trust, as PEM. */
@@ -16,9 +16,26 @@ export function readTlsFiles(directory: string): TlsFiles {
   return { cert: read('tls.crt'), key: read('tls.key'), ca: read('ca.crt') };
 }
 
+/** A request of {@link HttpClient.request}. */
+export interface HttpRequest {
+  readonly method: 'GET' | 'POST';
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: string;
+  readonly signal: AbortSignal;
+}
+
+/** Its answer, whatever the status; redirections are not followed. The body has to be read or destroyed. */
+export interface HttpAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Dispatcher.ResponseData['body'];
+}
+
 /** A `fetch` with connections of its own. */
 export interface HttpClient {
   readonly fetch: typeof fetch;
+  /** What `fetch` does at a fraction of its processor time, for a path where that counts. */
+  request(url: string, request: HttpRequest): Promise<HttpAnswer>;
   /** Ends its connections; what still runs is cut off. */
   close(): Promise<void>;
 }
@@ -35,30 +52,56 @@ export function openHttpClient(caFile: string | undefined, timeout = 120_000): H
     headersTimeout: timeout,
     bodyTimeout: timeout,
   });
+  const ours = caFile !== undefined;
   // undici's own types of fetch differ from Node's copy of them only in name.
-  const own = (input: unknown, init?: RequestInit) =>
-    undiciFetch(input as Parameters<typeof undiciFetch>[0], { ...(init as object), dispatcher: agent });
-  const asked = traced(own as unknown as typeof fetch, caFile !== undefined);
-  return { fetch: asked, close: () => agent.destroy() };
+  const own = (input: unknown, init?: object) =>
+    undiciFetch(input as Parameters<typeof undiciFetch>[0], { ...init, dispatcher: agent });
+  const request = (url: string, asked: HttpRequest): Promise<HttpAnswer> =>
+    inClientSpan({ url, method: asked.method, ours }, async (told) => {
+      const headers = { ...asked.headers, ...told };
+      const { statusCode, headers: said, body } = await undiciRequest(url, { ...asked, headers, dispatcher: agent });
+      const single = Object.entries(said).map(([name, value = '']) => [name, String(value)]);
+      return { status: statusCode, headers: Object.fromEntries(single), body };
+    });
+  return { fetch: traced(own as unknown as typeof fetch, ours), request, close: () => agent.destroy() };
+}
+
+interface Asked {
+  readonly url: string | URL;
+  readonly method: string;
+  /** Whether the server is of an authority of ours: nobody else is told of the trace and its tenant. */
+  readonly ours: boolean;
 }
 
 /**
- * The same `fetch` in a span of its own, until the headers of the answer. Only servers of an authority of ours are told
- * of the trace and its tenant: it is nobody else's business.
+ * A request in a span of its own, until the headers of its answer.
+ * @param ask gets the headers that tell the server of the trace
  */
+function inClientSpan<Answer extends { readonly status: number }>(
+  { url, method, ours }: Asked,
+  ask: (told: Readonly<Record<string, string>>) => Promise<Answer>,
+): Promise<Answer> {
+  if (!isTracing()) return ask({});
+  const { host, pathname } = new URL(url);
+  const attributes = { 'http.request.method': method, 'server.address': host, 'url.path': pathname };
+  return inChildSpan(`${method} ${host}`, { kind: SpanKind.CLIENT, attributes }, async (span) => {
+    const answer = await ask(ours ? traceHeaders() : {});
+    span.setAttribute('http.response.status_code', answer.status);
+    return answer;
+  });
+}
+
+/** The same `fetch` in a span. */
 const traced =
   (ask: typeof fetch, ours: boolean): typeof fetch =>
   (input, init) => {
     if (!isTracing()) return ask(input, init);
-    const { host, pathname } = new URL(input instanceof Request ? input.url : input);
+    const url = input instanceof Request ? input.url : input;
     const method = init?.method ?? (input instanceof Request ? input.method : 'GET');
-    const attributes = { 'http.request.method': method, 'server.address': host, 'url.path': pathname };
-    return inChildSpan(`${method} ${host}`, { kind: SpanKind.CLIENT, attributes }, async (span) => {
+    return inClientSpan({ url, method, ours }, (told) => {
       const headers = new Headers(init?.headers ?? (input instanceof Request ? input.headers : {}));
-      if (ours) for (const [name, value] of Object.entries(traceHeaders())) headers.set(name, value);
-      const answer = await ask(input, { ...init, headers: Object.fromEntries(headers) });
-      span.setAttribute('http.response.status_code', answer.status);
-      return answer;
+      for (const [name, value] of Object.entries(told)) headers.set(name, value);
+      return ask(input, { ...init, headers: Object.fromEntries(headers) });
     });
   };
 

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { type HttpClient, openHttpClient } from '@somagent/kit';
 
 /** Longer than any limit of a provider: those decide. */
-const silence = 3_600_000;
+export const silence = 3_600_000;
 
 /**
  * Connections to a provider that survive a body that is cancelled: the clients leave an answer at its last event and
@@ -11,7 +11,7 @@ const silence = 3_600_000;
  */
 export function openConnections(caFile: string | undefined): HttpClient {
   const client = openHttpClient(caFile, silence);
-  return { fetch: keepingConnections(client.fetch), close: client.close };
+  return { ...client, fetch: keepingConnections(client.fetch) };
 }
 
 /** See {@link openConnections}. */

@@ -1,8 +1,8 @@
-import type { HttpClient } from '@somagent/kit';
-import OpenAI from 'openai';
-import { credentialIn, openConnections } from './connections.ts';
+import { type HttpAnswer, type HttpClient, openHttpClient } from '@somagent/kit';
+import type OpenAI from 'openai';
+import { credentialIn, silence } from './connections.ts';
 import { ModelError } from './errors.ts';
-import { failureOf } from './failures.ts';
+import { chunksOf, refusalOf } from './openai-wire.ts';
 import type {
   ChatChunk,
   ChatRequest,
@@ -36,30 +36,22 @@ interface OwnHeaders {
   readonly deadlineMs?: number | undefined;
 }
 
-/** A server that speaks OpenAI's chat API. Source: https://platform.openai.com/docs/api-reference/chat/create */
+/**
+ * A server that speaks OpenAI's chat API. Source: https://platform.openai.com/docs/api-reference/chat/create
+ * Without OpenAI's client: every request of the platform comes through here, and the client's part of its processor time
+ * was the largest.
+ */
 export class OpenAiProvider implements Provider {
   readonly name: string;
   readonly models: readonly string[];
-  readonly #ours: boolean;
+  readonly #options: OpenAiOptions;
   readonly #connections: HttpClient;
-  readonly #client: OpenAI;
 
   constructor(options: OpenAiOptions) {
     this.name = options.name;
     this.models = options.models;
-    this.#ours = options.ours;
-    this.#connections = openConnections(options.caFile);
-    this.#client = new OpenAI({
-      apiKey: async () => credentialIn(options.credentialFile),
-      organization: null,
-      project: null,
-      baseURL: options.url,
-      fetch: this.#connections.fetch,
-      maxRetries: 0,
-      // The caller's signal ends a request.
-      timeout: 2_147_483_647,
-      logLevel: 'off',
-    });
+    this.#options = options;
+    this.#connections = openHttpClient(options.caFile, silence);
   }
 
   async *complete(request: ChatRequest, signal: AbortSignal, deadlineMs?: number): AsyncGenerator<ChatChunk> {
@@ -69,13 +61,10 @@ export class OpenAiProvider implements Provider {
     let usage: TokenUsage | undefined;
     let finish: FinishReason | undefined;
     try {
-      const body = { ...defined(asked), stream: true, stream_options: { include_usage: true } };
+      const body = { ...asked, stream: true, stream_options: { include_usage: true } };
       const headers = this.#headers({ lane: lane ?? 'interactive', tenant, deadlineMs });
-      const chunks = await this.#client.chat.completions.create(
-        body as unknown as OpenAI.ChatCompletionCreateParamsStreaming,
-        { signal, headers },
-      );
-      for await (const chunk of chunks) {
+      const answer = await this.#ask('chat/completions', body, signal, headers);
+      for await (const chunk of chunksOf(this.name, answer)) {
         clock.note(chunk);
         usage = usageOf(chunk.usage) ?? usage;
         const [choice] = chunk.choices;
@@ -87,27 +76,24 @@ export class OpenAiProvider implements Provider {
       }
     } catch (error) {
       signal.throwIfAborted();
-      throw this.#failure(error);
+      throw error instanceof ModelError ? error : broken(this.name, error);
     }
-    // The client ends the stream without an error when it is aborted.
-    signal.throwIfAborted();
     if (finish === undefined) throw endless(this.name);
     yield { ...common, text: '', finish, ...(usage === undefined ? {} : { usage }), timings: clock.timings() };
   }
 
   async embed(request: EmbedRequest, signal: AbortSignal): Promise<Embeddings> {
     try {
-      const answer = await this.#client.embeddings.create(
-        { model: request.model, input: [...request.input], encoding_format: 'float' },
-        { signal, headers: this.#headers({ lane: 'interactive' }) },
-      );
+      const body = { model: request.model, input: request.input, encoding_format: 'float' };
+      const sent = await this.#ask('embeddings', body, signal, this.#headers({ lane: 'interactive' }));
+      const answer = (await sent.body.json()) as OpenAI.CreateEmbeddingResponse;
       const vectors = answer.data.toSorted((a, b) => a.index - b.index).map(({ embedding }) => embedding);
       if (vectors.length !== request.input.length) throw endless(this.name);
       const usage = { promptTokens: answer.usage.prompt_tokens };
       return { vectors, usage, provider: this.name, model: request.model };
     } catch (error) {
       signal.throwIfAborted();
-      throw error instanceof ModelError ? error : this.#failure(error);
+      throw error instanceof ModelError ? error : broken(this.name, error);
     }
   }
 
@@ -116,7 +102,7 @@ export class OpenAiProvider implements Provider {
   }
 
   #headers({ lane, tenant, deadlineMs }: OwnHeaders): Record<string, string> {
-    if (!this.#ours) return {};
+    if (!this.#options.ours) return {};
     return {
       'x-soma-lane': lane,
       ...(tenant !== undefined && { 'x-soma-tenant': tenant }),
@@ -124,12 +110,25 @@ export class OpenAiProvider implements Provider {
     };
   }
 
-  #failure(error: unknown): ModelError {
-    if (!(error instanceof OpenAI.APIError)) return broken(this.name, error);
-    const { status, code, type, message, headers } = error;
-    return failureOf(this.name, { status, kinds: [code, type], message, headers, cause: error });
+  /** @throws ModelError when the server refuses */
+  async #ask(
+    path: string,
+    body: object,
+    signal: AbortSignal,
+    headers: Readonly<Record<string, string>>,
+  ): Promise<HttpAnswer> {
+    const { url, credentialFile } = this.#options;
+    const authorization = `Bearer ${credentialIn(credentialFile)}`;
+    const answer = await this.#connections.request(`${url.replace(/\/+$/, '')}/${path}`, {
+      ...{ method: 'POST', signal, body: JSON.stringify(body) },
+      headers: { authorization, 'content-type': 'application/json', accept: accepted, ...headers },
+    });
+    if (answer.status >= 200 && answer.status < 300) return answer;
+    throw await refusalOf(this.name, answer);
   }
 }
+
+const accepted = 'text/event-stream, application/json';
 
 /** The connection broke: no client has a class of its own for it. */
 export const broken = (provider: string, cause: unknown): ModelError =>
@@ -166,9 +165,6 @@ class Clock {
 }
 
 const tenths = (value: number): number => Math.round(value * 10) / 10;
-
-const defined = (fields: object): object =>
-  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
 
 const usageOf = (usage: OpenAI.CompletionUsage | null | undefined): TokenUsage | undefined =>
   usage == null ? undefined : { promptTokens: usage.prompt_tokens, completionTokens: usage.completion_tokens };

@@ -1,4 +1,4 @@
-import { budgetMigration, grantBudgets } from '@somagent/budget/migration.ts';
+import { budgetKeysMigration, budgetMigration, grantBudgets } from '@somagent/budget/migration.ts';
 import { quotaMigration } from '@somagent/governance/quota-migration.ts';
 import { isolateTenants, outboxMigration, requireIsolation, tenantSetting } from '@somagent/kit';
 import { type Kysely, sql } from 'kysely';
@@ -100,6 +100,7 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0005-outbox': outboxMigration,
   '0006-quota': quotaMigration,
   '0007-budget': budgetMigration,
+  '0008-budget-keys': budgetKeysMigration,
 };
 
 /**

@@ -1,10 +1,11 @@
 /**
  * What a budget costs: `node tests/bench/budget.ts [seconds]`. Reservations and settlements on a Postgres of its own
- * with fsync, one after the other and many at once, all of one tenant with four budgets that apply to each.
+ * with fsync, one after the other and many at once, all of one tenant with four budgets that apply to each: a commit
+ * each, and in batches as the gateway makes them.
  */
 import { randomUUID } from 'node:crypto';
 import { startPostgres } from '@somagent/bootstrap/testing/postgres.ts';
-import { budgetMigration, putBudget, reserve, settle } from '@somagent/budget';
+import { BudgetBatches, budgetMigration, putBudget, reserve, settle } from '@somagent/budget';
 import { outboxMigration, TenantDatabase } from '@somagent/kit';
 import pg from 'pg';
 
@@ -15,29 +16,44 @@ const origin = { actor: { kind: 'system', id: 'bench', client: null }, requestId
 const quantile = (values: readonly number[], share: number): string =>
   (values.toSorted((a, b) => a - b)[Math.floor(values.length * share)] ?? 0).toFixed(2);
 
-async function measure(database: TenantDatabase<unknown>, clients: number, sessions: boolean): Promise<void> {
+/** @returns requests per second */
+async function measure(
+  database: TenantDatabase<unknown>,
+  clients: number,
+  sessions: boolean,
+  batches?: BudgetBatches,
+): Promise<number> {
   const rows = database.of(tenant);
   const times = { reserve: [] as number[], settle: [] as number[] };
   const until = performance.now() + seconds * 1000;
+  const open: Promise<unknown>[] = [];
   const client = async () => {
     while (performance.now() < until) {
       const requestId = randomUUID();
       const at = performance.now();
       const ids = { team: 'blue', persona: 'agent', sessionId: sessions ? randomUUID() : null };
-      const answer = await reserve(rows, { tenant, ...ids, requestId, tokens: 100, costMicros: 100 });
+      const request = { tenant, ...ids, requestId, tokens: 100, costMicros: 100 };
+      const answer = await (batches?.reserve(request) ?? reserve(rows, request));
       if (!answer.granted) throw new Error(answer.message);
       const reserved = performance.now();
-      await settle(rows, { tenant, requestId }, { tokens: 50, costMicros: 20 });
+      const used = { tokens: 50, costMicros: 20 };
+      const settled = batches?.settle(request, used, []) ?? settle(rows, request, used);
+      // As in the gateway: nobody waits for it.
+      if (batches === undefined) await settled;
+      else open.push(settled);
       times.reserve.push(reserved - at);
       times.settle.push(performance.now() - reserved);
     }
   };
+  const began = performance.now();
   await Promise.all(Array.from({ length: clients }, client));
+  await Promise.all(open);
+  const perSecond = (times.reserve.length / (performance.now() - began)) * 1000;
   const shown = (values: number[]) => `${quantile(values, 0.5)} / ${quantile(values, 0.99)} ms`;
-  const rate = (times.reserve.length / seconds).toFixed(0);
   console.log(
-    `${String(clients).padStart(2)} at once: ${rate} requests/s; p50 / p99: reserve ${shown(times.reserve)}, settle ${shown(times.settle)}`,
+    `${String(clients).padStart(2)} at once${batches ? ', batches' : ''}: ${perSecond.toFixed(0)} requests/s; p50 / p99: reserve ${shown(times.reserve)}, settle ${shown(times.settle)}`,
   );
+  return perSecond;
 }
 
 const postgres = await startPostgres({ fsync: 'on', log_statement: 'none' });
@@ -70,6 +86,12 @@ try {
   }
   console.log('with four budgets:');
   for (const clients of [1, 4, 16]) await measure(database, clients, true);
+  console.log('with three budgets, no session:');
+  for (const clients of [1, 4, 16]) {
+    const alone = await measure(database, clients, false);
+    const together = await measure(database, clients, false, new BudgetBatches({ database }));
+    console.log(`   ${(together / alone).toFixed(2)} times the requests/s`);
+  }
 } finally {
   await database.destroy();
   await postgres.stop();

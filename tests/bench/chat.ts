@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { fetchTrusting } from '@somagent/kit';
 import type { Question, Started, Told } from './chat/server.ts';
+import type { Steps } from './chat/steps.ts';
 
 const requests = Number(process.argv[2] ?? 400);
 const perRound = 20;
@@ -63,6 +64,7 @@ const shown = (values: readonly number[]): string =>
 async function measure(child: ChildProcess, servers: readonly Server[], stream: boolean): Promise<void> {
   for (const server of servers) for (let index = 0; index < 60; index += 1) await ask(server, stream);
   await question<Told[]>(child, 'told');
+  await question<Steps[]>(child, 'steps');
   const times = servers.map((): Times => ({ first: [], total: [], cpu: 0 }));
   for (let round = 0; round < requests / perRound; round += 1) {
     // In turns: what else the machine does falls on both.
@@ -90,6 +92,17 @@ async function measure(child: ChildProcess, servers: readonly Server[], stream: 
   );
   const counted = `all but the model in the process of the gateway (${told.length} usage events)`;
   console.log(`${counted}: ${shown(told.map(({ platform }) => platform))}`);
+  showSteps(await question<Steps[]>(child, 'steps'));
+}
+
+/** Where the time goes in the process of the gateway. */
+function showSteps(requests: readonly Steps[]): void {
+  const names = Object.keys(requests[0] ?? {});
+  const own = names.filter((name) => !name.startsWith('the model'));
+  console.log(`steps of ${requests.length} requests, milliseconds p50 / p95 / p99`);
+  for (const name of names) console.log(`  ${name.padEnd(36)} ${shown(requests.map((steps) => steps[name] ?? 0))}`);
+  const sums = requests.map((steps) => own.reduce((sum, name) => sum + (steps[name] ?? 0), 0));
+  console.log(`  ${'all but the model'.padEnd(36)} ${shown(sums)}`);
 }
 
 const child = fork(join(import.meta.dirname, 'chat', 'server.ts'), { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });

@@ -2,6 +2,8 @@ import { z } from 'zod';
 import { contract } from '../contract.ts';
 
 const reason = z.string().min(1);
+/** Older events of this service that were lost while they could not be stored. */
+const dropped = z.int().min(1).optional();
 const scope = z.enum(['all', 'tenant']);
 const ofTenant = (data: { readonly tenant: string }) => `tenant/${data.tenant}`;
 const ofUser = (data: { readonly userId: string }) => `user/${data.userId}`;
@@ -145,21 +147,21 @@ export const auditControl = {
     aggregate: () => 'model',
   }),
   'policy.loaded': contract({
-    version: 1,
+    version: 2,
     description: 'A service swapped its policy bundle',
-    data: z.object({ service: z.string(), revision: z.string(), previous: z.string().nullable() }),
+    data: z.object({ service: z.string(), revision: z.string(), previous: z.string().nullable(), dropped }),
     aggregate: ({ service }) => `policy/${service}`,
   }),
   'policy.refused': contract({
-    version: 1,
+    version: 2,
     description: 'A service refused a bundle and keeps the one it has',
-    data: z.object({ service: z.string(), revision: z.string().nullable(), reason }),
+    data: z.object({ service: z.string(), revision: z.string().nullable(), reason, dropped }),
     aggregate: ({ service }) => `policy/${service}`,
   }),
   'policy.drifted': contract({
-    version: 1,
+    version: 2,
     description: 'The bundle that a service runs is not the signed one',
-    data: z.object({ service: z.string(), running: z.string().nullable(), signed: z.string().nullable() }),
+    data: z.object({ service: z.string(), running: z.string().nullable(), signed: z.string().nullable(), dropped }),
     aggregate: ({ service }) => `policy/${service}`,
   }),
   'audit.exported': contract({

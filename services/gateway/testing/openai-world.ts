@@ -69,6 +69,9 @@ export interface ToldUse {
   readonly data: Readonly<Record<string, unknown>>;
 }
 
+/** Wraps a part of the gateway, to see when it is asked. @default as it is */
+export type Watch = <Part extends object>(name: string, part: Part) => Part;
+
 /** Prices of the tests: a token of prompt costs 1, one of the answer 2 micros. */
 export const prices = { prompt: 1_000_000, completion: 2_000_000 };
 
@@ -98,9 +101,14 @@ export class OpenAiWorld {
   server!: GovernedServer;
   fetch!: typeof fetch;
   #folder!: string;
+  readonly #watch: Watch;
 
-  static async start(): Promise<OpenAiWorld> {
-    const world = new OpenAiWorld();
+  private constructor(watch: Watch) {
+    this.#watch = watch;
+  }
+
+  static async start(watch: Watch = (_, part) => part): Promise<OpenAiWorld> {
+    const world = new OpenAiWorld(watch);
     world.#folder = await mkdtemp(join(tmpdir(), 'somagent-openai-'));
     const parts = [world.#startIdentity(), world.#startRelations(), world.#startDatabase(), world.#startModel()];
     const failed = (await Promise.allSettled(parts)).find((part) => part.status === 'rejected');
@@ -176,12 +184,14 @@ export class OpenAiWorld {
   }
 
   async clearBudgets(): Promise<void> {
+    await this.spending.flush();
     await sql`delete from budget`.execute(this.owner.platform);
     await sql`delete from budget_use`.execute(this.owner.platform);
   }
 
   /** What is told of the use of a request, whether or not it was told already. */
   async told(requestId: string | null | undefined): Promise<readonly ToldUse[]> {
+    await this.spending.flush();
     const { rows } = await sql<ToldUse>`
       select value ->> 'requestId' as "requestId", value ->> 'tenant' as tenant, value -> 'data' as data
       from outbox where topic = 'usage.tokens' and value ->> 'requestId' = ${requestId ?? ''} order by seq`.execute(
@@ -308,8 +318,10 @@ export class OpenAiWorld {
   }
 
   async #serve(): Promise<void> {
-    const { control, models, spending, log, verdicts, database } = this;
-    const policy = this.service.policy;
+    const { control, log, verdicts, database } = this;
+    const watch = this.#watch;
+    const policy = watch('policy', this.service.policy);
+    const [models, spending] = [watch('models', this.models), watch('spending', this.spending)];
     const relations = new RelationChecker({
       client: this.openfga.client,
       locate: () => locateModel(this.openfga.client),
@@ -328,14 +340,17 @@ export class OpenAiWorld {
         ...createBudgetHandlers({ database }),
       },
       authentication: {
-        tokens: new TokenVerifier({ keys: this.service.keys, rules: { issuer, audience: 'somagent-gateway' } }),
+        tokens: watch(
+          'tokens',
+          new TokenVerifier({ keys: this.service.keys, rules: { issuer, audience: 'somagent-gateway' } }),
+        ),
         apiKeys: new IdentityApiKeys({ ...(await this.#identity()), log }),
       },
       control,
-      quota: { take: () => this.limit },
+      quota: watch('quota', { take: () => this.limit }),
       relations,
       policy,
-      verdicts: { accepting: true, record: (verdict) => void verdicts.push(verdict) },
+      verdicts: watch('verdicts', { accepting: true, record: (verdict) => void verdicts.push(verdict) }),
       log,
     });
     const tlsDirectory = dirname(this.service.caFile);

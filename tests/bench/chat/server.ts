@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { OpenAiWorld } from '@somagent/gateway/testing/openai-world.ts';
 import { sql } from 'kysely';
+import { type Steps, Stopwatch } from './steps.ts';
 
 /** What the parent gets at the start. */
 export interface Started {
@@ -9,8 +10,8 @@ export interface Started {
   readonly model: { readonly url: string; readonly caFile: string; readonly token: string };
 }
 
-/** What the parent asks: processor time of this process so far, or the times that were told since the last question. */
-export type Question = 'cpu' | 'told';
+/** What the parent asks: processor time of this process so far, or what was told or measured since the last question. */
+export type Question = 'cpu' | 'told' | 'steps';
 
 /** Milliseconds of one request, as its usage event tells them. */
 export interface Told {
@@ -18,7 +19,9 @@ export interface Told {
   readonly model: number;
 }
 
-const world = await OpenAiWorld.start();
+const stopwatch = new Stopwatch();
+const world = await OpenAiWorld.start(stopwatch.watch);
+stopwatch.follow(world.server.port, world.front.url);
 await world.putBudget({ tokens: 1_000_000_000, costMicros: 1_000_000_000 });
 await world.putBudget({ scope: 'persona', id: '*', tokens: 1_000_000_000, period: 'day' });
 
@@ -26,6 +29,10 @@ process.on('message', async (question: Question) => {
   if (question === 'cpu') {
     const { user, system } = process.cpuUsage();
     process.send?.(user + system);
+    return;
+  }
+  if (question === 'steps') {
+    process.send?.(stopwatch.take() satisfies readonly Steps[]);
     return;
   }
   const { rows } = await sql<Told>`
