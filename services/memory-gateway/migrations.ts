@@ -88,12 +88,24 @@ const byWords: Migration = {
   },
 };
 
+/** Whether the vector store has proven a deletion. What was forgotten before is deleted there once more. */
+const owedDeletions: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`alter table forgotten add column wiped_at timestamptz(3)`.execute(db);
+    await sql`create index forgotten_owed on forgotten (tenant) where wiped_at is null`.execute(db);
+    await sql`select set_config('soma.tenant', '*', true)`.execute(db);
+    await sql`insert into index_task (tenant, memory_id) select tenant, memory_id from forgotten`.execute(db);
+    await sql`select set_config('soma.tenant', '', true)`.execute(db);
+  },
+};
+
 /** Every migration, by name; names sort in the order in which they apply, and a released one never changes. */
 export const migrations: Readonly<Record<string, Migration>> = {
   '0001-outbox': outboxMigration,
   '0002-memory': tables,
   '0003-quota': quotaMigration,
   '0004-words': byWords,
+  '0005-owed-deletions': owedDeletions,
 };
 
 /**
