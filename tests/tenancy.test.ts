@@ -8,8 +8,20 @@ import { get, kubectl } from './support/kubectl.ts';
 import { query } from './support/postgres.ts';
 import { authorityPem, call, tokenOf } from './support/session-api.ts';
 import { eventually } from './support/wait.ts';
-import { type Api, apiOf, routesOf, send, tenantWithPeople, tenantWithSessions } from './tenancy/platform.ts';
-import { faultsOf, TenancyProbe } from './tenancy/probe.ts';
+import { tenantWithMemories } from './tenancy/memory.ts';
+import {
+  type Api,
+  apiOf,
+  apisOfStack,
+  declaredRoutesOf,
+  routesOf,
+  send,
+  tenantWithFigures,
+  tenantWithPeople,
+  tenantWithSessions,
+  tenantWithTraining,
+} from './tenancy/platform.ts';
+import { faultsOf, type ProbeRoute, TenancyProbe, type Tenant } from './tenancy/probe.ts';
 
 const names = ['acme', 'globex'];
 const services = 'local-services';
@@ -62,6 +74,46 @@ describe('the all-pairs probe', { timeout: 900_000 }, () => {
       assert.ok(report.routes > 1 && report.requests > 10);
     });
   }
+
+  const memberOf = new Map<string, Person>();
+  after(async () => {
+    for (const person of memberOf.values()) await logout(person);
+  });
+
+  const sessionsOf = async (name: string) => tenantWithSessions(gateway, name, await tokenOf(`${name}-agent`));
+
+  /** Of each tenant, what may be attacked at a service, by a credential that uses it. */
+  const attacked: Readonly<Record<string, (api: Api, name: string) => Promise<Tenant>>> = {
+    memoryUrl: async (api, name) => {
+      const person = await loginAs(`${name}-member-1`);
+      memberOf.set(name, person);
+      const { identifiers } = await sessionsOf(name);
+      const mine: Tenant['send'] = (sent) => send(api, person.access, sent);
+      return tenantWithMemories({ name, subject: person.id, sessions: identifiers.id ?? [], send: mine });
+    },
+    analyticsUrl: async (api, name) => tenantWithFigures(api, name, accessOf(name), await sessionsOf(name)),
+    trainingUrl: async (api, name) => tenantWithTraining(api, name, accessOf(name), await sessionsOf(name)),
+  };
+
+  for (const [output, tenantOf] of Object.entries(attacked)) {
+    test(`${output}: every route that the service declares, bodies too: no leak`, async (context) => {
+      const api = await apiOf(`SOMA_${output.replace('Url', '').toUpperCase()}_URL`, output);
+      const tenants: Tenant[] = [];
+      for (const name of names) tenants.push(await tenantOf(api, name));
+      const routes: ProbeRoute[] = await declaredRoutesOf(api, accessOf('acme'));
+      // An administrator may start a run at home; a member of the memory service harms nothing but what it spares.
+      const harmless = output === 'trainingUrl';
+      const report = await new TenancyProbe({ routes, tenants, harmless }).run();
+      context.diagnostic(`${report.routes} routes, ${report.pairs} pairs, ${report.requests} requests`);
+      assert.deepEqual(report.leaks, []);
+      assert.ok(report.routes > 7 && report.pairs === 2 && report.requests > 40, JSON.stringify(report));
+    });
+  }
+
+  test('no API of the stack is left out', () => {
+    const probed = ['gatewayUrl', 'accountsUrl', 'auditUrl', ...Object.keys(attacked)];
+    assert.deepEqual(apisOfStack(), probed.toSorted());
+  });
 });
 
 test('a team sees its own agents: their sessions, and no others', { timeout: 120_000 }, async () => {
@@ -147,7 +199,7 @@ async function guarded(database: string): Promise<Map<string, boolean>> {
   return new Map(lines.map((line) => [line.split(' ')[0] ?? '', line.endsWith('true')] as const));
 }
 
-for (const database of ['sessions', 'identity', 'audit']) {
+for (const database of ['sessions', 'identity', 'audit', 'memory', 'training']) {
   test(`Postgres guards every table of ${database} that has rows of tenants`, async () => {
     const tables = await guarded(database);
     assert.ok(tables.size > 0, 'no table with a column tenant');

@@ -46,6 +46,8 @@ export interface ForgottenTable {
   tenant: string;
   memory_id: string;
   forgotten_at: Generated<Date>;
+  /** When its points were looked for after their deletion, and not found; null while the vector store owes that. */
+  wiped_at: Date | null;
 }
 
 /** The tables of the database `memory`. */

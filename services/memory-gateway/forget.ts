@@ -1,10 +1,11 @@
 import { appendEvents, type Logger, reasonOf } from '@somagent/kit';
-import { sql } from 'kysely';
-import type { Database } from './database.ts';
+import { type Kysely, sql } from 'kysely';
+import type { Database, Tables } from './database.ts';
 import { holdIndex } from './indexer.ts';
-import { forgottenEvent, idsPerEvent, type Origin } from './memory-events.ts';
+import { forgottenEvent, idsPerEvent, type Origin, wipedEvents } from './memory-events.ts';
 import { allRowsOf, type Scope } from './scope.ts';
 import type { VectorStore } from './vector-store.ts';
+import { isWiped, owedTo, type Wiped, wipe } from './wipe.ts';
 
 /** What is left of forgotten memories, counted after the deletion. */
 export interface ForgetProof {
@@ -12,11 +13,9 @@ export interface ForgetProof {
   /** Rows of the memories and of their scope, and queued work for their vectors. */
   readonly postgres: { readonly memories: number; readonly inScope: number; readonly indexTasks: number };
   /** Points by collection; `pending` with the reason while the vector store is away: the deletion is queued. */
-  readonly vectors:
-    | { readonly state: 'absent' | 'present'; readonly points: Readonly<Record<string, number>> }
-    | { readonly state: 'pending'; readonly reason: string };
+  readonly vectors: Wiped['vectors'] | { readonly state: 'pending'; readonly reason: string };
   /** Snapshots of the collections: every one made before is deleted. Null while the vector store is away. */
-  readonly snapshots: { readonly deleted: number; readonly left: number } | null;
+  readonly snapshots: Wiped['snapshots'] | null;
   /** Events that wait for Kafka and carry a text; events name ids only. */
   readonly outbox: { readonly withText: number };
 }
@@ -44,7 +43,10 @@ export class Forgetter {
     this.#parts = parts;
   }
 
-  /** Deletes what is in the scope, expired or not, and proves it. Repeating it deletes what came since. */
+  /**
+   * Deletes what is in the scope, expired or not, and proves it. Repeating it deletes what came since, and what the vector
+   * store still owes to the tenant: nothing is proven before that is gone too.
+   */
   async forget(scope: Scope, origin: Origin): Promise<Forgotten> {
     const ids: string[] = [];
     for (;;) {
@@ -52,7 +54,7 @@ export class Forgetter {
       ids.push(...some);
       if (some.length < idsPerEvent) break;
     }
-    const proof = await this.#wipe(scope, ids);
+    const proof = await this.#wipe(scope, origin, ids);
     return { forgotten: ids.length, proven: isProven(proof), proof };
   }
 
@@ -60,7 +62,7 @@ export class Forgetter {
   async expire(tenant: string, origin: Origin): Promise<number> {
     const scope: Scope = { tenant, visible: { whole: true }, filter: {} };
     const ids = await this.#delete(scope, origin, 'expired');
-    if (ids.length > 0) await this.#wipe(scope, ids);
+    if (ids.length > 0) await this.#wipe(scope, origin, ids);
     return ids.length;
   }
 
@@ -99,33 +101,41 @@ export class Forgetter {
       });
   }
 
-  async #wipe(scope: Scope, ids: readonly string[]): Promise<ForgetProof> {
-    const wiped = await this.#wipeVectors(scope.tenant, ids);
+  async #wipe(scope: Scope, origin: Origin, ids: readonly string[]): Promise<ForgetProof> {
+    const wiped = await this.#wipeVectors(scope.tenant, origin, ids);
     return { ...(await this.#rows(scope, ids)), ...wiped };
   }
 
-  /** Deletes the vectors now, not when the indexer comes to it, and looks for them again. */
-  async #wipeVectors(tenant: string, ids: readonly string[]): Promise<Pick<ForgetProof, 'vectors' | 'snapshots'>> {
+  /** Deletes the vectors now, not when the indexer comes to it, and those that are owed from before. */
+  async #wipeVectors(
+    tenant: string,
+    origin: Origin,
+    ids: readonly string[],
+  ): Promise<Pick<ForgetProof, 'vectors' | 'snapshots'>> {
     const { database, vectors, log } = this.#parts;
     try {
       return await database.platform.transaction().execute(async (rows) => {
         await holdIndex(rows);
-        await vectors.remove(ids);
-        await sql`
-          delete from index_task where tenant = ${tenant} and memory_id = any(${[...ids]}::uuid[])
-            and not exists (select 1 from memory m where m.tenant = index_task.tenant and m.id = memory_id)`.execute(
-          rows,
-        );
-        const snapshots = await vectors.dropSnapshots();
-        const points = await vectors.present(ids);
-        const isLeft = Object.values(points).some((count) => count > 0);
-        return { vectors: { state: isLeft ? 'present' : 'absent', points }, snapshots };
+        const own = new Set(ids);
+        const owed = (await owedTo(rows, tenant)).filter((id) => !own.has(id));
+        const wiped = await wipe(rows, vectors, [...ids, ...owed]);
+        if (isWiped(wiped)) {
+          await this.#dropTasks(rows, tenant, [...ids, ...owed]);
+          await appendEvents(rows, wipedEvents(tenant, origin, owed));
+        }
+        return wiped;
       });
     } catch (error) {
       const reason = reasonOf(error);
       log.warn({ tenant, reason }, 'vectors of forgotten memories wait for their deletion');
       return { vectors: { state: 'pending', reason }, snapshots: null };
     }
+  }
+
+  async #dropTasks(rows: Kysely<Tables>, tenant: string, ids: readonly string[]): Promise<void> {
+    await sql`
+      delete from index_task where tenant = ${tenant} and memory_id = any(${[...ids]}::uuid[])
+        and not exists (select 1 from memory m where m.tenant = index_task.tenant and m.id = memory_id)`.execute(rows);
   }
 
   async #rows(scope: Scope, ids: readonly string[]): Promise<Pick<ForgetProof, 'checkedAt' | 'postgres' | 'outbox'>> {

@@ -1,16 +1,18 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Logger, reasonOf } from '@somagent/kit';
+import { appendEvents, type Logger, reasonOf } from '@somagent/kit';
 import { type Kysely, sql } from 'kysely';
 import type { Database, MemoryKind, Tables } from './database.ts';
 import { cosine, type Embeddings, isRefused } from './embeddings.ts';
+import { ownWork, wipedEvents } from './memory-events.ts';
 import { never, type PointPayload } from './vector-filter.ts';
 import type { Point, VectorStore } from './vector-store.ts';
+import { isWiped, owedAmong, wipe } from './wipe.ts';
 
 /** Options of {@link Indexer}. */
 export interface IndexerOptions {
   readonly database: Database;
   readonly embeddings: Pick<Embeddings, 'embed'>;
-  readonly vectors: Pick<VectorStore, 'ensure' | 'upsert' | 'remove' | 'search'>;
+  readonly vectors: Pick<VectorStore, 'ensure' | 'upsert' | 'remove' | 'search' | 'present' | 'dropSnapshots'>;
   readonly log: Logger;
   /** Cosine from which on two facts of the same scope say the same. @default 0.985 */
   readonly nearDuplicate?: number;
@@ -154,8 +156,27 @@ export class Indexer {
     }
     const upserted = new Set(kept.map(({ row }) => row.id));
     const gone = ids.filter((id) => !upserted.has(id));
-    if (gone.length > 0) await vectors.remove(gone);
+    if (gone.length > 0) await this.#remove(rows, tasks, gone);
     await sql`delete from index_task where seq = any(${tasks.map(({ seq }) => seq)}::bigint[])`.execute(rows);
+  }
+
+  /** What was forgotten while the vector store was away is proven to be gone, as a deletion in a request is. */
+  async #remove(rows: Kysely<Tables>, tasks: readonly Task[], gone: readonly string[]): Promise<void> {
+    const { vectors } = this.#options;
+    const owed = await owedAmong(
+      rows,
+      tasks.filter(({ memory_id }) => gone.includes(memory_id)),
+    );
+    if (owed.length === 0) return vectors.remove(gone);
+    const wiped = await wipe(rows, vectors, gone);
+    if (!isWiped(wiped)) {
+      const { points } = wiped.vectors;
+      throw new Error(`the vector store still has forgotten memories: ${JSON.stringify(points)}`);
+    }
+    for (const [tenant, some] of Map.groupBy(owed, (each) => each.tenant)) {
+      const ids = some.map(({ memory_id }) => memory_id);
+      await appendEvents(rows, wipedEvents(tenant, ownWork('indexer'), ids));
+    }
   }
 
   async #rowsOf(rows: Kysely<Tables>, tasks: readonly Task[]): Promise<readonly Row[]> {

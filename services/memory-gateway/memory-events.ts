@@ -44,6 +44,17 @@ export function forgottenEvent(
   return event('audit.memory', 'memory.forgotten', { tenant: scope.tenant, ...origin, data });
 }
 
+/** Tells that nothing is left of memories in the vector store, which was away when they were forgotten. */
+export function wipedEvents(tenant: string, origin: Origin, memoryIds: readonly string[]): readonly OutgoingEvent[] {
+  const events: OutgoingEvent[] = [];
+  for (let from = 0; from < memoryIds.length; from += idsPerEvent) {
+    const ids = memoryIds.slice(from, from + idsPerEvent);
+    const data = { count: ids.length, memoryIds: [...ids] };
+    events.push(event('audit.memory', 'memory.wiped', { tenant, ...origin, data }));
+  }
+  return events;
+}
+
 /** Tells that an export begins. */
 export const exportedEvent = (scope: Scope, origin: Origin, count: number): OutgoingEvent =>
   event('audit.memory', 'memory.exported', { tenant: scope.tenant, ...origin, data: { ...scopeFacts(scope), count } });

@@ -45,7 +45,8 @@ export class Sweeper {
     let expired = 0;
     for (const { tenant } of rows) expired += await forgetter.expire(tenant, ownWork('sweeper'));
     await sql`
-      delete from forgotten where forgotten_at < clock_timestamp() - make_interval(days => ${rememberedDays})`.execute(
+      delete from forgotten
+      where forgotten_at < clock_timestamp() - make_interval(days => ${rememberedDays}) and wiped_at is not null`.execute(
       database.platform,
     );
     if (expired > 0) log.info({ expired }, 'memories have expired');

@@ -213,6 +213,111 @@ describe('memories with the real engine and the real model', { timeout: 300_000 
     assert.equal((await ask(scopeOf(tenant), 'When does the bread shop shut?')).degraded, null);
   });
 
+  it('owes what was forgotten while the engine is away, and pays it: points, snapshots, proof', async () => {
+    const [tenant, { url, apiKeyFile, caFile }] = ['owed', stores.engine];
+    const collection = stores.vectors.collectionOf(tenant);
+    const ids = [];
+    for (const what of ['pear', 'quince']) ids.push((await add(`The ${what} is ripe`, { tenant })).id);
+    await indexAll();
+    await makeSnapshot(url, apiKeyFile, caFile, collection);
+    await test.events();
+    const only = (id = '') => ({ ...scopeOf(tenant), filter: { ids: [id] } });
+    const namesOf = (events: readonly { type: string; actor: string; data: object }[]) =>
+      events.map(({ type, actor, data }) => [type, actor, 'memoryIds' in data ? data.memoryIds : null]);
+
+    await stores.engine.kill();
+    for (const id of ids) assert.equal((await forgetter.forget(only(id), by)).proven, false);
+    const { forgotten, proven, proof } = await forgetter.forget(scopeOf(tenant), by);
+    assert.deepEqual([forgotten, proven, proof.vectors.state], [0, false, 'pending'], 'a repetition proves nothing');
+    await stores.engine.start();
+    assert.equal((await stores.vectors.present(ids))[collection], 2, 'the control: they are still there');
+    await test.events();
+
+    await indexAll();
+    assert.equal((await stores.vectors.present(ids))[collection], 0);
+    assert.deepEqual(await stores.vectors.dropSnapshots(), { deleted: 0, left: 0 }, 'no snapshot has them');
+    assert.deepEqual(namesOf(await test.events()), [['memory.wiped', ownWork('indexer').actor.id, ids]]);
+    assert.equal((await forgetter.forget(scopeOf(tenant), by)).proven, true);
+    assert.deepEqual(await test.events(), [], 'it was proven once');
+  });
+
+  it('pays what is owed with the next deletion, if that comes before the indexer', async () => {
+    const tenant = 'debtor';
+    const ids = [];
+    for (const what of ['plum', 'medlar']) ids.push((await add(`The ${what} is ripe`, { tenant })).id);
+    await indexAll();
+    const [first, second] = ids.map((id) => ({ ...scopeOf(tenant), filter: { ids: [id] } }));
+    await stores.engine.kill();
+    assert.equal((await forgetter.forget(first ?? scopeOf(tenant), by)).proven, false);
+    await stores.engine.start();
+    await test.events();
+    assert.equal((await forgetter.forget(second ?? scopeOf(tenant), by)).proven, true);
+    assert.equal((await stores.vectors.present(ids))[stores.vectors.collectionOf(tenant)], 0);
+    const wiped = (await test.events()).filter(({ type }) => type === 'memory.wiped');
+    assert.deepEqual(
+      wiped.map(({ actor, data }) => [actor, data.memoryIds]),
+      [[by.actor.id, [ids[0]]]],
+    );
+    assert.equal(await indexer.step(), 0, 'no task is left');
+  });
+
+  it('the indexer takes no deletion for done that left a point behind', async () => {
+    const tenant = 'stubborn';
+    const { id } = await add('A stubborn ghost', { tenant });
+    await indexAll();
+    const { vectors } = stores;
+    const away = { ...failing, dropSnapshots: () => vectors.dropSnapshots() };
+    const offline = new Forgetter({ database: test.database, log: quiet, vectors: away });
+    assert.equal((await offline.forget(scopeOf(tenant), by)).proven, false);
+    const lazy = new Indexer({
+      database: test.database,
+      embeddings: stores.embeddings,
+      log: quiet,
+      vectors: {
+        ensure: (of) => vectors.ensure(of),
+        upsert: (of, points) => vectors.upsert(of, points),
+        search: (...asked) => vectors.search(...asked),
+        present: (of) => vectors.present(of),
+        dropSnapshots: () => vectors.dropSnapshots(),
+        remove: async () => undefined,
+      },
+    });
+    await assert.rejects(lazy.step(), /still has forgotten memories/);
+    await indexAll();
+    assert.equal((await vectors.present([id]))[vectors.collectionOf(tenant)], 0);
+  });
+
+  it('loses nothing and refuses nobody when the engine is killed while memories are stored and recalled', async () => {
+    const tenant = 'crash';
+    await add('The first note of the log', { tenant });
+    await indexAll();
+    const busy = new Indexer({ database: test.database, ...stores, log: quiet, batch: 4 });
+    busy.start();
+    const ids: string[] = [];
+    const seen = new Set<string | undefined>();
+    const work = async (worker: number) => {
+      for (let number = 0; number < 12; number += 1) {
+        // Episodes are never near duplicates: each has a vector of its own.
+        const text = `Entry ${worker}-${number} of the log`;
+        ids.push((await add(text, { tenant, kind: 'episodic' })).id);
+        busy.wake();
+        const { memories: found, degraded } = await ask(scopeOf(tenant), `Entry ${worker}-${number}`);
+        assert.ok(found.length > 0);
+        seen.add(degraded?.without);
+        if (worker === 0 && number === 3) await stores.engine.kill();
+        if (worker === 0 && number === 9) await stores.engine.start();
+      }
+    };
+    await Promise.all([0, 1, 2].map(work));
+    await busy.stop();
+    await indexAll();
+    assert.deepEqual(seen, new Set([undefined, 'vectors']), 'some answers had vectors, and those without said so');
+    assert.equal(ids.length, 36);
+    assert.equal((await stores.vectors.present(ids))[stores.vectors.collectionOf(tenant)], 36);
+    const back = await ask(scopeOf(tenant), 'The log');
+    assert.equal(back.degraded, null);
+  });
+
   it('an answer is not waited for longer than the deadline', async () => {
     const begun = performance.now();
     const { degraded, timings } = await ask(scopeOf('away'), 'bakery', 1);
@@ -283,6 +388,12 @@ describe('memories with the real engine and the real model', { timeout: 300_000 
     assert.equal(await sweeper.sweep(), 0);
   });
 });
+
+/** A vector store that nobody reaches. */
+const failing = {
+  remove: () => Promise.reject(new Error('no way there')),
+  present: () => Promise.reject(new Error('no way there')),
+};
 
 async function makeSnapshot(url: string, keyFile: string, caFile: string, collection: string): Promise<void> {
   const { fetchTrusting } = await import('@somagent/kit');

@@ -1,8 +1,9 @@
 /**
  * How fast memories are stored and recalled, and what becomes of them while the vector store is away: a real Postgres
  * (fsync on, TLS), the real engine and the real model, each a process of its own.
- * `node tests/bench/memory-recall.ts [--memories=100000] [--questions=400] [--json]`
+ * `node tests/bench/memory-recall.ts [--memories=100000] [--questions=400] [--tenants=8] [--owners=25] [--json]`
  *
+ * `--tenants=10` is ten tenants alike, `--tenants=1` a large one, and `--tenants=1 --owners=1` one scope with everything.
  * The first 5,000 are stored as the service stores them, and counted; the others are inserted in bulk. Vectors of the fill
  * are those of the model, asked for once per sentence and stored past the indexer, whose own rate is measured apart: the
  * mark is about recall among so many, not about an hour of filling.
@@ -12,6 +13,7 @@ import { loadavg } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Indexer } from '@somagent/memory-gateway/indexer.ts';
+import { keywordLimits, keywordSearch } from '@somagent/memory-gateway/keywords.ts';
 import { contentHash, Memories, type NewMemory } from '@somagent/memory-gateway/memories.ts';
 import { Recall, type RecallAnswer } from '@somagent/memory-gateway/recall.ts';
 import type { Scope } from '@somagent/memory-gateway/scope.ts';
@@ -30,12 +32,17 @@ const { values: flags } = parseArgs({
   options: {
     memories: { type: 'string', default: '100000' },
     questions: { type: 'string', default: '400' },
+    tenants: { type: 'string', default: '8' },
+    owners: { type: 'string', default: '25' },
     json: { type: 'boolean' },
   },
 });
 const [count, questions] = [Number(flags.memories), Number(flags.questions)];
+const [tenantCount, ownersPerTenant] = [Number(flags.tenants), Number(flags.owners)];
 if (!(count >= 1000 && count <= 1_000_000)) throw new Error(`--memories is ${flags.memories}: give 1000 to 1000000`);
 if (!(questions >= 50 && questions <= 10_000)) throw new Error(`--questions is ${flags.questions}: give 50 to 10000`);
+if (!(tenantCount >= 1 && tenantCount <= 100)) throw new Error(`--tenants is ${flags.tenants}: give 1 to 100`);
+if (!(ownersPerTenant >= 1 && ownersPerTenant <= 1000)) throw new Error(`--owners is ${flags.owners}: give 1 to 1000`);
 
 /** Marks of issue 5, milliseconds and seconds. */
 const marks = { recallP95: 50, catchUpSeconds: 60 } as const;
@@ -43,9 +50,8 @@ const marks = { recallP95: 50, catchUpSeconds: 60 } as const;
 /** Stored one by one, and counted. */
 const counted = 5000;
 
-const tenants = Array.from({ length: 8 }, (_, place) => `tenant-${place}`);
-const ownersPerTenant = 25;
-const teamsPerTenant = 5;
+const tenants = Array.from({ length: tenantCount }, (_, place) => `tenant-${place}`);
+const teamsPerTenant = Math.min(5, ownersPerTenant);
 
 const parts = {
   who: ['Ada', 'Bruno', 'Chen', 'Dunja', 'Emil', 'Farah', 'Goran', 'Hana', 'Ivo', 'Jana'],
@@ -174,10 +180,52 @@ async function ask(recall: Recall, amount: number): Promise<readonly RecallAnswe
   return answers;
 }
 
-const timesOf = (answers: readonly RecallAnswer[], part: keyof RecallAnswer['timings']) => {
-  const times = answers.flatMap(({ timings }) => timings[part] ?? []);
-  return { p50: round1(percentile(times, 0.5)), p95: round1(percentile(times, 0.95)) };
-};
+const halfAndMost = (times: readonly number[]) => ({
+  p50: round1(percentile(times, 0.5)),
+  p95: round1(percentile(times, 0.95)),
+});
+
+const timesOf = (answers: readonly RecallAnswer[], part: keyof RecallAnswer['timings']) =>
+  halfAndMost(answers.flatMap(({ timings }) => timings[part] ?? []));
+
+/** What follows when both ways have answered: texts from Postgres, and weighing. */
+const mergeOf = (answers: readonly RecallAnswer[]) =>
+  halfAndMost(
+    answers.map(
+      ({ timings: { embed, vectors, keywords, total } }) => total - Math.max((embed ?? 0) + (vectors ?? 0), keywords),
+    ),
+  );
+
+/** No scope is too large to be read whole: how words were searched before the index over them. */
+const withoutIndex = { ...keywordLimits, wholeScope: 2 ** 31 - 2 };
+
+/** Each step alone, one after the other: what it takes when nothing else of the recall runs beside it. */
+async function legs({ database }: TestMemoryDatabase, { embeddings, vectors }: TestStores, amount: number) {
+  const times = { words: [], wordsWithoutIndex: [], embed: [], vectors: [] } as Record<Leg, number[]>;
+  const time = async <Value>(leg: Leg, work: Promise<Value>): Promise<Value> => {
+    const begun = performance.now();
+    const value = await work;
+    times[leg].push(since(begun));
+    return value;
+  };
+  for (let number = 0; number < amount; number += 1) {
+    const [scope, query] = [scopeOf(number * 13), questionOf(number)];
+    await time('words', keywordSearch(database, scope, query, 40));
+    await time('wordsWithoutIndex', keywordSearch(database, scope, query, 40, withoutIndex));
+    const [vector = []] = await time('embed', embeddings.embed([query]));
+    await time('vectors', vectors.search(scope, vector, 40));
+  }
+  const [words, before] = [halfAndMost(times.words), halfAndMost(times.wordsWithoutIndex)];
+  return {
+    words,
+    wordsWithoutIndex: before,
+    ratio: { p50: round1(before.p50 / words.p50), p95: round1(before.p95 / words.p95) },
+    embed: halfAndMost(times.embed),
+    vectors: halfAndMost(times.vectors),
+  };
+}
+
+type Leg = 'words' | 'wordsWithoutIndex' | 'embed' | 'vectors';
 
 /** The engine is killed, memories go on, it comes back. */
 async function outage(stores: TestStores, memories: Memories, recall: Recall, indexer: Indexer) {
@@ -232,11 +280,14 @@ async function main(): Promise<void> {
       load: round1(loadavg()[0] ?? 0),
       memories: count,
       tenants: tenants.length,
+      owners: ownersPerTenant,
       storedPerSecond: Math.round(stored),
       recall: timesOf(answers, 'total'),
       embed: timesOf(answers, 'embed'),
       vectors: timesOf(answers, 'vectors'),
       keywords: timesOf(answers, 'keywords'),
+      merge: mergeOf(answers),
+      alone: await legs(test, stores, Math.min(questions, 100)),
       degraded: answers.filter(({ degraded }) => degraded !== null).length,
       indexedPerSecond: Math.round(await indexing(memories, indexer())),
       outage: await outage(stores, memories, recall, indexer()),

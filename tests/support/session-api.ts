@@ -7,9 +7,12 @@ import { get } from './kubectl.ts';
 export function address(variable: string, output: string): string {
   const given = process.env[variable];
   if (given) return given.replace(/\/$/, '');
-  const outputs = JSON.parse(readFileSync(new URL('../../.soma/outputs.dev.json', import.meta.url), 'utf8'));
-  return String(outputs[output]).replace(/\/$/, '');
+  return String(stackOutputs()[output]).replace(/\/$/, '');
 }
+
+/** What the stack under test says of itself. */
+export const stackOutputs = (): Readonly<Record<string, unknown>> =>
+  JSON.parse(readFileSync(new URL('../../.soma/outputs.dev.json', import.meta.url), 'utf8'));
 
 const servicesNamespace = 'local-services';
 

@@ -1,7 +1,8 @@
 /** The tenants of the running platform, as the probe sees them. */
 import { randomUUID } from 'node:crypto';
 import { request } from 'node:https';
-import { address, authorityPem } from '../support/session-api.ts';
+import { address, authorityPem, stackOutputs } from '../support/session-api.ts';
+import { type ApiDocument, routesOfDocument } from './document.ts';
 import type { ProbeRoute, Received, Sent, Tenant } from './probe.ts';
 
 /** An HTTP API of the platform. */
@@ -55,15 +56,22 @@ export function send({ url, ca }: Api, token: string, sent: Sent): Promise<Recei
 const flat = (headers: Readonly<Record<string, string | string[] | undefined>>): Record<string, string> =>
   Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, String(value)]));
 
-/** Every route that an API describes. */
-export async function routesOf(api: Api, token: string): Promise<ProbeRoute[]> {
+/** Every output of the stack that is the address of an API of ours: each is probed, or the list is not whole. */
+export const apisOfStack = (): readonly string[] =>
+  Object.keys(stackOutputs())
+    .filter((name) => name.endsWith('Url') && name !== 'issuerUrl')
+    .toSorted();
+
+/** Every route that a running API describes, with what it takes. */
+export async function declaredRoutesOf(api: Api, token: string): Promise<ProbeRoute[]> {
   const { status, body } = await send(api, token, { method: 'GET', path: '/openapi.json', headers: {} });
   if (status !== 200) throw new Error(`${api.url}/openapi.json: status ${status} ${body}`);
-  const { paths } = JSON.parse(body) as { paths: Record<string, Record<string, object>> };
-  return Object.entries(paths).flatMap(([path, methods]) =>
-    Object.keys(methods).map((method) => ({ method: method.toUpperCase(), path })),
-  );
+  return routesOfDocument(JSON.parse(body) as ApiDocument);
 }
+
+/** Every route that a running API describes, by method and path alone: bodies are guessed. */
+export const routesOf = async (api: Api, token: string): Promise<ProbeRoute[]> =>
+  (await declaredRoutesOf(api, token)).map(({ method, path }) => ({ method, path }));
 
 interface Opened {
   readonly id: string;
@@ -111,6 +119,37 @@ export async function tenantWithSessions(api: Api, name: string, token: string):
     },
   };
 }
+
+/** A tenant with the credential of its administrator, at the service of training: its sessions are what may be approved. */
+export async function tenantWithTraining(api: Api, name: string, token: string, sessions: Tenant): Promise<Tenant> {
+  const mine = (path: string) => send(api, token, { method: 'GET', path, headers: {} });
+  const shown = await mine('/v1/training/runs');
+  if (shown.status !== 200) throw new Error(`${name} cannot list its runs: ${shown.status} ${shown.body}`);
+  const { runs } = JSON.parse(shown.body) as { runs: readonly { id: string }[] };
+  const { id = [], tenant = [] } = sessions.identifiers;
+  return {
+    name,
+    send: (sent) => send(api, token, sent),
+    identifiers: { id: runs.slice(0, 2).map((run) => run.id), sessionIds: id, tenant },
+    keys: [],
+    canaries: [...id, ...sessions.canaries],
+    state: async () => {
+      const paths = ['/v1/training/approvals', '/v1/training/runs', '/v1/training/serving'];
+      const answers = await Promise.all(paths.map(mine));
+      return JSON.stringify(answers.map(({ status, body }) => [status, body]));
+    },
+  };
+}
+
+/** A tenant with the credential of its administrator, at analytics: figures move by themselves, so only answers count. */
+export const tenantWithFigures = (api: Api, name: string, token: string, sessions: Tenant): Tenant => ({
+  name,
+  send: (sent) => send(api, token, sent),
+  identifiers: { tenant: [name], ...(sessions.identifiers.id && { session: sessions.identifiers.id }) },
+  keys: [],
+  canaries: sessions.canaries,
+  state: async () => '',
+});
 
 /** A tenant with the credential of its administrator, whose people and accounts only it may see. */
 export async function tenantWithPeople(api: Api, name: string, token: string): Promise<Tenant> {

@@ -5,12 +5,16 @@
  */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { exampleOf, pointingBodies, type QueryParameter, type Schema } from './document.ts';
 
 /** A route, as a service lists it. */
 export interface ProbeRoute {
   readonly method: string;
   /** Template, e.g. `/v1/sessions/{id}`. */
   readonly path: string;
+  /** What the service says that it takes; without it, bodies and parameters are guessed. */
+  readonly query?: readonly QueryParameter[];
+  readonly body?: Schema;
 }
 
 /** A request without its credential. */
@@ -68,7 +72,10 @@ export interface ProbeOptions {
   readonly tenants: readonly Tenant[];
   /** Lines that the services have logged since the probe began; absent where they are not looked at. */
   readonly logLines?: () => Promise<readonly string[]>;
-  /** Sends what changes something only with names of the victim: for credentials that could do harm at home. @default false */
+  /**
+   * Sends what changes something only with names of the victim: for credentials that could do harm at home. Where bodies
+   * are declared, with any identifier of the victim. @default false
+   */
   readonly harmless?: boolean;
   /** Routes whose answer times are compared. @default every GET with an identifier in its path */
   readonly timed?: (route: ProbeRoute) => boolean;
@@ -100,8 +107,9 @@ const filled = (path: string, values: Readonly<Record<string, string>>): string 
 
 const bodies: readonly unknown[] = [{}, { prompt: 'probe' }, { reason: 'probe' }];
 
-function bodyOf({ method }: ProbeRoute, path: string): { readonly body?: unknown } {
+function bodyOf({ method, body }: ProbeRoute, path: string): { readonly body?: unknown } {
   if (!['POST', 'PUT', 'PATCH'].includes(method.toUpperCase())) return {};
+  if (body !== undefined) return { body: exampleOf(body) };
   return {
     body: path.endsWith('/turns') ? { prompt: 'probe' } : path.includes('/tenants/') ? { reason: 'probe' } : {},
   };
@@ -115,13 +123,22 @@ function attacksOn(route: ProbeRoute, attacker: Tenant, victim: Tenant, harmless
   const own = Object.fromEntries(names.map((name) => [name, ownOf(name)]));
   const base = { method, headers: {}, ...bodyOf(route, route.path) };
   if (harmless && method !== 'GET') {
-    return byPath(route, base, names, own, victim).filter(({ given }) => given.includes(victim.name));
+    const attacks = byPath(route, base, names, own, victim);
+    return route.query === undefined
+      ? attacks.filter(({ given }) => given.includes(victim.name))
+      : [...attacks, ...byDeclaredBody(route, base, own, victim)];
   }
+  const declared = byDeclaredBody(route, base, own, victim);
+  // Without names of the victim a body could spend things of one's own.
+  const aimed = declared[0] === undefined ? base : { ...base, body: declared[0].sent.body };
   return [
     ...byPath(route, base, names, own, victim),
-    ...byQuery(route, base, own, victim),
-    ...byHeader(route, base, own, victim),
-    ...byBody(route, base, own, victim),
+    ...[...byQuery(route, aimed, own, victim), ...byHeader(route, aimed, own, victim)].map((attack) => ({
+      ...attack,
+      given: [...attack.given, ...(declared[0]?.given ?? [])],
+    })),
+    ...byChoice(route, base, own),
+    ...(declared.length > 0 ? declared : byBody(route, base, own, victim)),
     ...byKey(route, base, own, victim),
   ];
 }
@@ -152,10 +169,19 @@ function byPath(route: ProbeRoute, base: Base, names: readonly string[], own: Va
   });
 }
 
-/** Cursors, turns and tenants in the query. */
+/** Cursors, turns and tenants in the query, and whatever else the route takes. */
 function byQuery(route: ProbeRoute, base: Base, own: Values, victim: Tenant): Attack[] {
   const path = filled(route.path, own);
-  return ['cursor', 'after', 'turnId', 'tenant', 'id', 'session'].flatMap((name) =>
+  const names = [
+    'cursor',
+    'after',
+    'turnId',
+    'tenant',
+    'id',
+    'session',
+    ...(route.query ?? []).map(({ name }) => name),
+  ];
+  return [...new Set(names)].flatMap((name) =>
     (victim.identifiers[name] ?? []).slice(0, 2).map((value) => ({
       what: `query ${name}`,
       sent: { ...base, path: `${path}?${new URLSearchParams({ [name]: value, limit: '100' })}` },
@@ -163,6 +189,38 @@ function byQuery(route: ProbeRoute, base: Base, own: Values, victim: Tenant): At
       twinGiven: [],
     })),
   );
+}
+
+/** Every value of a parameter that only takes some: each may show something else. */
+function byChoice(route: ProbeRoute, base: Base, own: Values): Attack[] {
+  const path = filled(route.path, own);
+  return (route.query ?? []).flatMap(({ name, values }) =>
+    values.map((value) => ({
+      what: `query ${name}=${value}`,
+      sent: { ...base, path: `${path}?${new URLSearchParams({ [name]: value })}` },
+      given: [],
+      twinGiven: [],
+    })),
+  );
+}
+
+/** Identifiers of the victim in the fields that the route declares, and its tenant beside them. */
+function byDeclaredBody(route: ProbeRoute, base: Base, own: Values, victim: Tenant): Attack[] {
+  if (route.body === undefined) return [];
+  const path = filled(route.path, own);
+  const names = Object.entries(victim.identifiers).flatMap(([name, [first]]) =>
+    first ? [[name, first] as const] : [],
+  );
+  const nobody = Object.fromEntries(names.map(([name, value]) => [name, nobodys(value)]));
+  const [real, none] = [Object.fromEntries(names), nobody].map((values) => pointingBodies(route.body ?? {}, values));
+  return (real ?? []).flatMap(({ fields, body, given }, place): Attack[] => {
+    const attack: Attack = { what: `body ${fields.join('+')}`, sent: { ...base, path, body }, given, twinGiven: [] };
+    const named = { ...attack, sent: { ...base, path, body: { ...(body as object), tenant: victim.name } } };
+    const other = none?.[place];
+    // A question is answered by what fits it: two of them have no answers to compare.
+    if (other === undefined || fields.some((field) => field.endsWith('query'))) return [attack, named];
+    return [{ ...attack, twin: { ...base, path, body: other.body }, twinGiven: other.given }, named];
+  });
 }
 
 /** Headers that name a tenant, and the place in a stream. */
@@ -202,12 +260,17 @@ function byKey(route: ProbeRoute, base: Base, own: Values, victim: Tenant): Atta
 }
 
 const volatile = new Set(['date', 'x-request-id', 'content-length', 'retry-after', 'connection', 'keep-alive']);
+/** What an answer says of its own making. */
+const passing = /"timings":\{[^{}]*\}|"checkedAt":"[^"]*"/g;
 const uuid = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g;
 
 /** An answer without what differs from request to request. */
 function shape({ status, headers, body }: Received, given: readonly string[]): string {
   const blind = (text: string) =>
-    given.reduce((rest, value) => rest.replaceAll(value, '<given>'), text).replaceAll(uuid, '<uuid>');
+    given
+      .reduce((rest, value) => rest.replaceAll(value, '<given>'), text)
+      .replaceAll(uuid, '<uuid>')
+      .replaceAll(passing, '<passing>');
   const kept = Object.entries(headers)
     .filter(([name]) => !volatile.has(name.toLowerCase()))
     .map(([name, value]) => `${name.toLowerCase()}: ${blind(value)}`)

@@ -36,6 +36,13 @@ export const auditMemory = {
     }),
     aggregate: byOwner,
   }),
+  'memory.wiped': contract({
+    version: 1,
+    description:
+      'The vector store was away when these memories were forgotten; now their vectors were deleted, looked for again and not found',
+    data: z.object({ count: z.int().min(1), memoryIds: z.array(z.uuid()).max(1000) }),
+    aggregate: () => 'all',
+  }),
   'memory.exported': contract({
     version: 1,
     description: 'An export of memories began',

@@ -5,7 +5,13 @@ import { CoreV1Api } from '@kubernetes/client-node';
 import { createAuthority, issueCertificate } from '@somagent/bootstrap/secrets/certificates.ts';
 import { startApiServer, type TestApiServer } from '@somagent/bootstrap/testing/api-server.ts';
 import { waitFor } from '@somagent/bootstrap/wait.ts';
-import { type GovernedServer, serveGoverned, TokenVerifier, type VerdictRecord } from '@somagent/governance';
+import {
+  type GovernedApp,
+  type GovernedServer,
+  serveGoverned,
+  TokenVerifier,
+  type VerdictRecord,
+} from '@somagent/governance';
 import { type ControlSnapshot, ControlView, WorkloadVerifier } from '@somagent/kit';
 import { startTestPolicy } from '@somagent/policies/testing.ts';
 import type { PolicyEngine } from '@somagent/policy';
@@ -57,8 +63,15 @@ export interface TestMemoryService {
   stop(): Promise<void>;
 }
 
-/** Starts everything. @param summarizer the model that summarizes */
-export async function startMemoryService(summarizer: Pick<Summarizer, 'summarize'>): Promise<TestMemoryService> {
+/**
+ * Starts everything.
+ * @param summarizer the model that summarizes
+ * @param planted what stands before the application: a fault that a test plants
+ */
+export async function startMemoryService(
+  summarizer: Pick<Summarizer, 'summarize'>,
+  planted: (healthy: GovernedApp['fetch']) => GovernedApp['fetch'] = (healthy) => healthy,
+): Promise<TestMemoryService> {
   const folder = await mkdtemp(join(tmpdir(), 'somagent-memory-'));
   await writeCertificates(folder);
   const [database, stores, policy, openfga, api] = await Promise.all([
@@ -104,7 +117,7 @@ export async function startMemoryService(summarizer: Pick<Summarizer, 'summarize
     log: quiet,
   });
   const server: GovernedServer = await serveGoverned({
-    app,
+    app: { fetch: planted(app.fetch) },
     port: 0,
     host: '127.0.0.1',
     tlsDirectory: folder,
