@@ -117,7 +117,7 @@ export async function startMemoryService(
     log: quiet,
   });
   const server: GovernedServer = await serveGoverned({
-    app: { fetch: planted(app.fetch) },
+    app: { service: app.service, fetch: planted(app.fetch) },
     port: 0,
     host: '127.0.0.1',
     tlsDirectory: folder,
