@@ -40,7 +40,12 @@ test('every line of a request names the request too, and those of work within it
   const lines: string[] = [];
   const log = createLogger({ service: 'gateway', level: 'info', destination: { write: (line) => lines.push(line) } });
   const inside = () => asTenant('globex', async () => log.info('on behalf'));
-  await asTenant('acme', async () => (log.info('own'), log.info({ requestId: 'r2' }, 'named'), inside()), 'r1');
+  const work = async () => {
+    log.info('own');
+    log.info({ requestId: 'r2' }, 'named');
+    await inside();
+  };
+  await asTenant('acme', work, 'r1');
   log.info('after');
   assert.deepEqual(
     lines.map((line) => JSON.parse(line)).map(({ tenant, requestId }) => [tenant, requestId]),
