@@ -213,6 +213,17 @@ test('what a request costs does not grow with the sessions that its tenant has h
   assert.ok(read < 100, `${read} rows were read`);
 });
 
+test('a reservation is planned as what it is, one row: for thousands the server would compile each statement', async () => {
+  const { rows } = await sql<{ proname: string; prorows: number }>`
+    select proname, prorows from pg_proc where proname in ('budget_reserve', 'budget_settle') order by proname`.execute(
+    owner.untenanted,
+  );
+  assert.deepEqual(rows, [
+    { proname: 'budget_reserve', prorows: 1 },
+    { proname: 'budget_settle', prorows: 1 },
+  ]);
+});
+
 test('money stops as tokens do', async () => {
   const tenant = newTenant();
   await put(tenant, { costMicros: 500 });

@@ -112,7 +112,7 @@ export async function reserveAll(
   asked: readonly Asked[],
 ): Promise<readonly ReserveRow[]> {
   const rows = await ask(executor, asked);
-  const again = [...asked.keys()].filter((place) => rows[place]?.verdict === 'refused, with expired');
+  const again = rows.flatMap(({ verdict }, place) => (verdict === 'refused, with expired' ? [place] : []));
   // What expired reservations hold is taken back on the way, where it is missing.
   if (again.length === 0 || (await takeBack(executor)) === 0) return rows;
   const better = await ask(

@@ -348,6 +348,8 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
   it('cancels the model when its client leaves, and counts what was used', async () => {
     const long = { ...ask, max_tokens: 4000, stop: [] };
     const client = await world.clientOf('agent');
+    // It can't be at its end before the client has left.
+    await world.front.fail({ kind: 'stall', afterBytes: 1500 });
     const { data, request_id } = await client.chat.completions.create({ ...long, stream: true }).withResponse();
     for await (const chunk of data) if (chunk.choices[0]?.delta.content) break;
     await world.until(async () => (await world.told(request_id)).length === 1, 'its use is told');
