@@ -108,7 +108,7 @@ export class Memories {
           -- Null lasts for ever, and longer counts.
           expires_at = case when memory.expires_at is null or excluded.expires_at is null then null
             else greatest(memory.expires_at, excluded.expires_at) end
-        returning ${columns}, id = ${id}::uuid as created
+        returning ${columns}, memory.xmax = 0 as created
       ), task as (
         insert into index_task (tenant, memory_id) select ${tenant}, id from stored
       ), outgoing as (${outboxInsert([storedEvent(tenant, origin, factsOf(memory))], sql`exists (select 1 from stored where created)`)})

@@ -3,6 +3,7 @@
  * (fsync on, TLS), the real engine and the real model, each a process of its own.
  * `node tests/bench/memory-recall.ts [--memories=100000] [--questions=400] [--tenants=8] [--owners=25] [--json]`
  *
+ * `--words` measures the search by words alone, with and without its index, in half a minute.
  * `--tenants=10` is ten tenants alike, `--tenants=1` a large one, and `--tenants=1 --owners=1` one scope with everything.
  * The first 5,000 are stored as the service stores them, and counted; the others are inserted in bulk. Vectors of the fill
  * are those of the model, asked for once per sentence and stored past the indexer, whose own rate is measured apart: the
@@ -34,6 +35,7 @@ const { values: flags } = parseArgs({
     questions: { type: 'string', default: '400' },
     tenants: { type: 'string', default: '8' },
     owners: { type: 'string', default: '25' },
+    words: { type: 'boolean' },
     json: { type: 'boolean' },
   },
 });
@@ -199,6 +201,37 @@ const mergeOf = (answers: readonly RecallAnswer[]) =>
 /** No scope is too large to be read whole: how words were searched before the index over them. */
 const withoutIndex = { ...keywordLimits, wholeScope: 2 ** 31 - 2 };
 
+/** The search by words with its index and without it, in turns: nothing else is started. */
+async function wordsOnly(): Promise<void> {
+  const test = await startMemoryDatabase({ fsync: 'on', log_statement: 'none', shared_buffers: '128MB' });
+  try {
+    await insert(
+      test,
+      Array.from({ length: count }, (_, number) => sample(number)),
+    );
+    await sql`vacuum analyze memory`.execute(test.database.untenanted);
+    const times = { words: [] as number[], before: [] as number[] };
+    for (let number = 0; number < Math.min(questions, 60); number += 1) {
+      const [scope, query] = [scopeOf(number * 13), questionOf(number)];
+      for (const [kind, limits] of [
+        ['words', keywordLimits],
+        ['before', withoutIndex],
+      ] as const) {
+        const begun = performance.now();
+        await keywordSearch(test.database, scope, query, 40, limits);
+        if (number >= 10) times[kind].push(since(begun));
+      }
+    }
+    const [words, before] = [halfAndMost(times.words), halfAndMost(times.before)];
+    const ratio = { p50: round1(before.p50 / words.p50), p95: round1(before.p95 / words.p95) };
+    console.log(
+      JSON.stringify({ load: round1(loadavg()[0] ?? 0), memories: count, words, wordsWithoutIndex: before, ratio }),
+    );
+  } finally {
+    await test.stop();
+  }
+}
+
 /** Each step alone, one after the other: what it takes when nothing else of the recall runs beside it. */
 async function legs({ database }: TestMemoryDatabase, { embeddings, vectors }: TestStores, amount: number) {
   const times = { words: [], wordsWithoutIndex: [], embed: [], vectors: [] } as Record<Leg, number[]>;
@@ -318,4 +351,4 @@ function report(figures: Figures & object): void {
   if (problems.length > 0) process.exitCode = 1;
 }
 
-await main();
+await (flags.words ? wordsOnly() : main());
