@@ -266,7 +266,7 @@ test('the healthy gateway: no leak in any pair of three tenants on any route', {
   const report = await probe({}, 3);
   assert.deepEqual(report.leaks, []);
   assert.equal(report.pairs, 6);
-  assert.equal(report.routes, 8);
+  assert.ok(report.routes >= 15, `${report.routes} routes`);
   assert.ok(report.requests > 500, `${report.requests} requests`);
 });
 
