@@ -112,8 +112,9 @@ def test_interactive_goes_before_batch_that_came_earlier(busy: httpx.Client, fil
     # On a busy machine a slot may be free before all three wait: such a round tells nothing, and the next is tried.
     for _ in range(10):
         with ThreadPoolExecutor(8) as callers:
-            for _ in range(4):
-                callers.submit(slot_at, "interactive", 700)
+            # They end one after the other: which of the waiting gets the first slot shows clearly.
+            for tokens in (300, 430, 560, 690):
+                callers.submit(slot_at, "interactive", tokens)
             time.sleep(0.2)
             batch = [callers.submit(slot_at, "batch", 60) for _ in range(2)]
             together = until(busy, (2, 0))
