@@ -43,8 +43,12 @@ check: node_modules/.installed ## Lint, format check and type check
 unit: toolchain ## Tests that need no cluster
 	npm run --silent test:unit
 
-test: up check ## Everything: checks, unit tests, and the tests on the running platform
+# The platform comes up after the unit tests: idle, it takes two fifths of two cores.
+test: images check ## Everything: checks, unit tests, then the platform and the tests on it
 	$(NODE) tests/main.ts
+
+platform-test: up ## The tests on the running platform
+	npm run --silent test:platform
 
 render: node_modules/.installed ## Write the manifests of staging and production to rendered/
 	$(NODE) stacks/main.ts render --stack staging

@@ -48,7 +48,7 @@ const suites: readonly Suite[] = [
   { name: 'network-policy', command: goTests, cwd: 'cluster/network-policy', count: goTest },
   { name: 'slm', command: ['bash', 'services/slm/test.sh'], count: pytest },
   { name: 'embeddings', command: ['bash', 'services/embeddings/test.sh'], count: pytest },
-  { name: 'platform', command: ['npm', 'run', '--silent', 'test:platform'], count: nodeTest, failedFiles },
+  { name: 'platform', command: ['make', '--silent', 'platform-test'], count: nodeTest, failedFiles },
 ];
 
 interface Run {

@@ -25,7 +25,7 @@ export const ingestVariables = {
   ...clickHouseVariables,
   ...registryVariables,
   INGEST_BATCH: count('the most messages that are taken at once').default(20_000),
-  INGEST_PACE_MS: count('the shortest time between two rounds of inserts, milliseconds').default(400),
+  INGEST_PACE_MS: count('the shortest time between two rounds of inserts, milliseconds').default(800),
   INGEST_REPLAY: z
     .enum(['yes', 'no'])
     .default('no')

@@ -15,7 +15,7 @@ export interface IngesterOptions {
   readonly log: Logger;
   /** The most messages that are taken at once. @default 20,000 */
   readonly batch?: number;
-  /** The shortest time between two rounds, milliseconds: fewer and larger parts. @default 400 */
+  /** The shortest time between two rounds, milliseconds: fewer and larger parts. @default 800 */
   readonly pace?: number;
   /** Offers everything that Kafka still has once more; what is stored stays as it is. @default false */
   readonly replay?: boolean;
@@ -91,7 +91,7 @@ export class Ingester {
       );
     }
     if (began - this.#marked > markEvery) await this.#mark(intake.positions);
-    const rest = (this.#options.pace ?? 400) - (performance.now() - began);
+    const rest = (this.#options.pace ?? 800) - (performance.now() - began);
     if (rest > 0) await sleep(rest, undefined, { signal: this.#stop.signal }).catch(() => undefined);
   }
 

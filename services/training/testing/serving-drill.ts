@@ -75,9 +75,10 @@ describe('from a promotion to the answers of its tenant', () => {
       await sleep(200);
     }
   };
+  /** The store tells times in whole seconds: what is written twice in one looks unchanged. */
+  const aSecondOfItsOwn = () => sleep(1100);
   const refusedOnce = async (tenant: string, act: () => Promise<unknown>) => {
-    // The store tells times in whole seconds: what is written twice in one looks unchanged.
-    await sleep(1100);
+    await aSecondOfItsOwn();
     const number = await changes(tenant, 'refused');
     await act();
     await until(`a refusal for ${tenant}`, async () => (await changes(tenant, 'refused')) === number + 1);
@@ -181,6 +182,7 @@ describe('from a promotion to the answers of its tenant', () => {
 
   it('changes from one promoted model to the next without a failed request', async () => {
     await platform.bucket.put(`acme/${second.hash}/model.gguf`, second.model, octets);
+    await aSecondOfItsOwn();
     const { asked, failed } = await underLoad(async () => {
       await promotions.promote('acme', anna, randomUUID(), second.runId, 'of this test');
       await until('the second model', async () => (await changes('acme', 'switched')) === 2);
