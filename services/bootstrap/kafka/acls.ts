@@ -12,6 +12,17 @@ import type { Report } from './report.ts';
 const resourceTypes = { topic: ResourceTypes.TOPIC, group: ResourceTypes.GROUP } as const;
 const operations = { read: AclOperations.READ, write: AclOperations.WRITE, describe: AclOperations.DESCRIBE } as const;
 
+/** The filter that every rule passes. */
+export const everyRule = {
+  resourceType: ResourceTypes.ANY,
+  resourceName: null,
+  resourcePatternType: ResourcePatternTypes.ANY,
+  principal: null,
+  host: null,
+  operation: AclOperations.ANY,
+  permissionType: AclPermissionTypes.ANY,
+};
+
 /** Makes the brokers' rules exactly the declared grants: one too many is a hole and is removed first. */
 export async function reconcileAcls(admin: Admin, acls: readonly PlannedAcl[], report: Report): Promise<void> {
   const declared = new Map(acls.flatMap(rulesOf).map((rule) => [describe(rule), rule]));
@@ -42,16 +53,7 @@ function rulesOf({ user, resource, operations: granted }: PlannedAcl): Acl[] {
 }
 
 async function existingRules(admin: Admin): Promise<Acl[]> {
-  const filter = {
-    resourceType: ResourceTypes.ANY,
-    resourceName: null,
-    resourcePatternType: ResourcePatternTypes.ANY,
-    principal: null,
-    host: null,
-    operation: AclOperations.ANY,
-    permissionType: AclPermissionTypes.ANY,
-  };
-  const resources = await admin.describeAcls({ filter });
+  const resources = await admin.describeAcls({ filter: everyRule });
   return resources.flatMap(({ resourceType, resourceName, resourcePatternType, acls }) =>
     acls.map(({ principal, host, operation, permissionType }) => ({
       ...{ resourceType, resourceName, resourcePatternType },

@@ -1,16 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import {
   AclOperations,
-  AclPermissionTypes,
   Admin,
   ConfigResourceTypes,
   type Connection,
   IncrementalAlterConfigOperationTypes,
   metadataV8,
-  ResourcePatternTypes,
-  ResourceTypes,
 } from '@platformatic/kafka';
 import type { Credentials } from '../settings.ts';
+import { everyRule } from './acls.ts';
 import { type Brokers, clientOptions, withAdmin } from './connect.ts';
 import type { KafkaPlan } from './plan.ts';
 
@@ -163,16 +161,6 @@ const changeOf = (topic: string) => {
   const retention = { name: 'retention.ms', value: '2592000000' };
   const configs = [{ ...retention, configOperation: IncrementalAlterConfigOperationTypes.SET }];
   return { resources: [{ ...resourceOf(topic), configs }], validateOnly: true };
-};
-
-const everyRule = {
-  resourceType: ResourceTypes.ANY,
-  resourceName: null,
-  resourcePatternType: ResourcePatternTypes.ANY,
-  principal: null,
-  host: null,
-  operation: AclOperations.ANY,
-  permissionType: AclPermissionTypes.ANY,
 };
 
 /** Whether the brokers said that the user may not; the client wraps it several times. */
