@@ -7,17 +7,17 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { cpus, loadavg } from 'node:os';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf, usageEvent } from '@somagent/analytics/testing/events.ts';
+import { ingestEnvironment, ingestProgram } from '@somagent/analytics/testing/ingestion.ts';
 import { startWarehouse } from '@somagent/analytics/testing/warehouse.ts';
 import { startEventKafka, type TestEventKafka } from '@somagent/events/testing.ts';
 import { KafkaProducer } from '@somagent/kit';
 
-const own = join(import.meta.dirname, '../../services/analytics/testing/ingest.ts');
 const [asked = '100000', ...given] = process.argv.slice(2);
 const count = Number(asked);
-const programs = given.length === 0 ? [own] : given.map((path) => resolve(path));
+const programs = given.length === 0 ? [ingestProgram] : given.map((path) => resolve(path));
 /** Jiffies of Linux's /proc per second. */
 const tick = 100;
 /** Rows that are stored before the clock starts: the programs and the engine are warm then. */
@@ -47,14 +47,7 @@ async function fill(kafka: TestEventKafka): Promise<void> {
 
 async function drain(kafka: TestEventKafka, program: string): Promise<Drained> {
   const store = await startWarehouse();
-  const env = {
-    ...process.env,
-    ...(await kafka.variables('analytics')),
-    ...store.variables(),
-    SCHEMA_REGISTRY_URL: 'https://127.0.0.1:1',
-    SCHEMA_REGISTRY_CA_FILE: kafka.caFile,
-    SCHEMA_REGISTRY_KEY_FILE: kafka.caFile,
-  };
+  const env = await ingestEnvironment(kafka, store);
   const child = spawn(process.execPath, [program], { env, stdio: ['ignore', 'ignore', 'inherit'] });
   const { pid } = child;
   if (pid === undefined) throw new Error(`${program} did not start`);

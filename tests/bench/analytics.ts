@@ -9,17 +9,16 @@ import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { cpus, loadavg } from 'node:os';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf, usageEvent } from '@somagent/analytics/testing/events.ts';
+import { ingestEnvironment, ingestProgram } from '@somagent/analytics/testing/ingestion.ts';
 import { startWarehouse, type TestWarehouse } from '@somagent/analytics/testing/warehouse.ts';
 import { startEventKafka, type TestEventKafka } from '@somagent/events/testing.ts';
 import { KafkaProducer, type OutgoingMessage } from '@somagent/kit';
 
-const root = join(import.meta.dirname, '..', '..');
 const [rate = 20_000, seconds = 20] = process.argv.slice(2, 4).map(Number);
-const own = join(root, 'services/analytics/testing/ingest.ts');
-const program = process.argv[4] === undefined ? own : resolve(process.argv[4]);
+const program = process.argv[4] === undefined ? ingestProgram : resolve(process.argv[4]);
 /** Events leave in portions of this time, milliseconds. */
 const portion = 100;
 
@@ -27,14 +26,7 @@ const portion = 100;
 type Mark = readonly [rows: number, at: number];
 
 async function ingest(kafka: TestEventKafka, store: TestWarehouse) {
-  const env = {
-    ...process.env,
-    ...(await kafka.variables('analytics')),
-    ...store.variables(),
-    SCHEMA_REGISTRY_URL: 'https://127.0.0.1:1',
-    SCHEMA_REGISTRY_CA_FILE: kafka.caFile,
-    SCHEMA_REGISTRY_KEY_FILE: kafka.caFile,
-  };
+  const env = await ingestEnvironment(kafka, store);
   const child = spawn(process.execPath, [program], { env, stdio: ['ignore', 'ignore', 'inherit'] });
   return { stop: async () => void (child.kill('SIGTERM') && (await once(child, 'exit'))) };
 }

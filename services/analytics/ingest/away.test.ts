@@ -3,14 +3,13 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { startEventKafka, type TestEventKafka } from '@somagent/events/testing.ts';
 import { KafkaProducer } from '@somagent/kit';
 import { messageOf, usageEvent } from '../testing/events.ts';
+import { ingestEnvironment, ingestProgram } from '../testing/ingestion.ts';
 import { startWarehouse, type TestWarehouse } from '../testing/warehouse.ts';
 import { database } from '../warehouse/warehouse.ts';
 
-const program = fileURLToPath(new URL('../testing/ingest.ts', import.meta.url));
 let kafka: TestEventKafka;
 let store: TestWarehouse;
 before(async () => {
@@ -20,17 +19,11 @@ after(() => Promise.all([kafka?.stop(), store?.stop()]));
 
 async function ingest() {
   const env = {
-    ...process.env,
-    ...(await kafka.variables('analytics')),
-    ...store.variables(),
-    // Nothing newer than this service comes here: the registry is never asked.
-    SCHEMA_REGISTRY_URL: 'https://127.0.0.1:1',
-    SCHEMA_REGISTRY_CA_FILE: kafka.caFile,
-    SCHEMA_REGISTRY_KEY_FILE: kafka.caFile,
+    ...(await ingestEnvironment(kafka, store)),
     INGEST_BATCH: '300',
     INGEST_PACE_MS: '1',
   };
-  return spawn(process.execPath, [program], { env, stdio: 'ignore' });
+  return spawn(process.execPath, [ingestProgram], { env, stdio: 'ignore' });
 }
 
 const found = async () => {

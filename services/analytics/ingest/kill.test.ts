@@ -4,10 +4,10 @@ import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { startEventKafka, type TestEventKafka } from '@somagent/events/testing.ts';
 import { KafkaProducer } from '@somagent/kit';
 import { messageOf, opened, turnEnded, usageEvent, verdict } from '../testing/events.ts';
+import { ingestEnvironment, ingestProgram } from '../testing/ingestion.ts';
 import { startWarehouse, type TestWarehouse } from '../testing/warehouse.ts';
 import { eventTables } from '../warehouse/migrations.ts';
 import { database } from '../warehouse/warehouse.ts';
@@ -15,7 +15,6 @@ import { database } from '../warehouse/warehouse.ts';
 // More of both by hand: ANALYTICS_KILLS=50 ANALYTICS_EVENTS=20000 node --test services/analytics/ingest/kill.test.ts
 const kills = Number(process.env.ANALYTICS_KILLS ?? 3);
 const count = Number(process.env.ANALYTICS_EVENTS ?? 2000);
-const program = fileURLToPath(new URL('../testing/ingest.ts', import.meta.url));
 let kafka: TestEventKafka;
 let store: TestWarehouse;
 before(async () => {
@@ -33,19 +32,13 @@ const others = Array.from({ length: Math.floor(count / 10) }, (_, place) => [
 /** A process of the service's own way from Kafka into ClickHouse. */
 async function start(replay: 'yes' | 'no' = 'no'): Promise<ChildProcess> {
   const env = {
-    ...process.env,
-    ...(await kafka.variables('analytics')),
-    ...store.variables(),
-    // Nothing newer than this service comes here: the registry is never asked.
-    SCHEMA_REGISTRY_URL: 'https://127.0.0.1:1',
-    SCHEMA_REGISTRY_CA_FILE: kafka.caFile,
-    SCHEMA_REGISTRY_KEY_FILE: kafka.caFile,
+    ...(await ingestEnvironment(kafka, store)),
     // Small blocks and no pauses, so that there are many points to die at.
     INGEST_BATCH: String(randomInt(50, 400)),
     INGEST_PACE_MS: '1',
     INGEST_REPLAY: replay,
   };
-  return spawn(process.execPath, [program], { env, stdio: ['ignore', 'ignore', 'inherit'] });
+  return spawn(process.execPath, [ingestProgram], { env, stdio: ['ignore', 'ignore', 'inherit'] });
 }
 
 async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
