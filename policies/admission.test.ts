@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { cpSync, existsSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { AdmissionregistrationV1Api, CoreV1Api, type V1Pod } from '@kubernetes/client-node';
+import { freePort } from '@somagent/bootstrap/testing/processes.ts';
 import { fetchTrusting } from '@somagent/kit';
 import { createAuthority, issueCertificate } from '../services/bootstrap/secrets/certificates.ts';
 import { apiServerProgram, startApiServer, type TestApiServer } from '../services/bootstrap/testing/api-server.ts';
@@ -220,13 +220,4 @@ async function register(server: TestApiServer, port: number, authority: string):
     if (!said.includes('webhook')) throw new Error(`the webhook is not in force yet: ${said}`);
   };
   await waitFor({ name: 'the webhook', address: 'kube-apiserver', fix: 'read its log' }, inForce, { seconds: 30 });
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((done) => probe.listen(0, '127.0.0.1', done));
-  const address = probe.address();
-  await new Promise((done) => probe.close(done));
-  if (address === null || typeof address === 'string') throw new Error('no free port on 127.0.0.1');
-  return address.port;
 }

@@ -3,7 +3,6 @@ import { createHash, randomBytes } from 'node:crypto';
 import { copyFileSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:https';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { cached, imageCache } from '../../../images/cache.ts';
@@ -15,6 +14,7 @@ import { createAuthority, issueCertificate } from '../secrets/certificates.ts';
 import type { Credentials } from '../settings.ts';
 import { waitFor } from '../wait.ts';
 import { startPostgres, type TestPostgres } from './postgres.ts';
+import { freePort } from './processes.ts';
 
 /** A real Keycloak on a real Postgres for one test file: loopback, HTTPS only, the settings of its image. */
 export interface TestKeycloak {
@@ -46,15 +46,6 @@ function distribution(): Promise<string> {
     copyFileSync(settings, join(folder, 'keycloak/conf/quarkus.properties'));
     await run(join(folder, 'keycloak/bin/kc.sh'), ['build', ...buildOptions], { log });
   });
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((done) => probe.listen(0, '127.0.0.1', done));
-  const address = probe.address();
-  await new Promise((done) => probe.close(done));
-  if (address === null || typeof address === 'string') throw new Error('no free port on 127.0.0.1');
-  return address.port;
 }
 
 async function writeCertificates(folder: string): Promise<string> {

@@ -1,7 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fetchTrusting } from '@somagent/kit';
@@ -9,6 +8,7 @@ import type { ObjectStoreOptions } from '@somagent/kit/object-store.ts';
 import { toolPath } from '../../../cluster/toolchain.ts';
 import { createAuthority, issueCertificate } from '../secrets/certificates.ts';
 import { waitFor } from '../wait.ts';
+import { freePort } from './processes.ts';
 
 /** A real object store with TLS for one test file. */
 export interface TestObjectStore {
@@ -31,15 +31,6 @@ export interface TestObjectStore {
 
 /** Path of its program, built by the toolchain. */
 export const objectStoreProgram = (): string => toolPath('versitygw');
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((done) => probe.listen(0, '127.0.0.1', done));
-  const address = probe.address();
-  await new Promise((done) => probe.close(done));
-  if (address === null || typeof address === 'string') throw new Error('no free port on 127.0.0.1');
-  return address.port;
-}
 
 async function writeCredentials(folder: string, username: string): Promise<void> {
   await mkdir(folder, { recursive: true });

@@ -1,6 +1,5 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fetchTrusting } from '@somagent/kit';
@@ -8,6 +7,7 @@ import { startProgress } from '../../../cluster/progress.ts';
 import { buildToolchain, toolFamilies, toolPath } from '../../../cluster/toolchain.ts';
 import { createAuthority, issueCertificate } from '../secrets/certificates.ts';
 import { waitFor } from '../wait.ts';
+import { endProcess, freePort } from './processes.ts';
 
 /** A span as the collector understood it. */
 export interface ReceivedSpan {
@@ -52,7 +52,7 @@ export async function startCollector(): Promise<TestCollector> {
   const url = `https://127.0.0.1:${port}`;
   const caFile = join(folder, 'ca.crt');
   const stop = async () => {
-    await end(child);
+    await endProcess(child);
     await rm(folder, { recursive: true, force: true });
   };
   const dependency = { name: 'the collector', address: url, fix: 'start it by hand and read what it says' };
@@ -108,22 +108,4 @@ function spanOf(service: string, text: string): ReceivedSpan {
     events: [...text.matchAll(/^ +-> (?:Name|reason): (.*)$/gm)].map(([, value = '']) => value),
     links: [...text.matchAll(/^ +-> Trace ID: (.*)$/gm)].map(([, value = '']) => value),
   };
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((done) => probe.listen(0, '127.0.0.1', done));
-  const address = probe.address();
-  await new Promise((done) => probe.close(done));
-  if (address === null || typeof address === 'string') throw new Error('no free port on 127.0.0.1');
-  return address.port;
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = new Promise((done) => child.once('exit', done));
-  child.kill('SIGTERM');
-  const killer = setTimeout(() => child.kill('SIGKILL'), 5000);
-  await ended;
-  clearTimeout(killer);
 }

@@ -1,12 +1,12 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { readdirSync, statSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { createAuthority, issueCertificate } from '@somagent/bootstrap/secrets/certificates.ts';
+import { endProcess, freePort } from '@somagent/bootstrap/testing/processes.ts';
 import { waitFor } from '@somagent/bootstrap/wait.ts';
 import { createLogger, fetchTrusting } from '@somagent/kit';
 import { createModels, type Models, parseModels } from '@somagent/models';
@@ -79,7 +79,7 @@ export async function startModel(model: string): Promise<TestModel> {
     if (status !== 200) throw new Error(`status ${status}`);
   };
   const stop = async () => {
-    await end(child);
+    await endProcess(child);
     await rm(folder, { recursive: true, force: true });
   };
   try {
@@ -91,22 +91,4 @@ export async function startModel(model: string): Promise<TestModel> {
     await stop();
     throw error;
   }
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((done) => probe.listen(0, '127.0.0.1', done));
-  const address = probe.address();
-  await new Promise((done) => probe.close(done));
-  if (address === null || typeof address === 'string') throw new Error('no free port on 127.0.0.1');
-  return address.port;
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = new Promise((done) => child.once('exit', done));
-  child.kill('SIGTERM');
-  const killer = setTimeout(() => child.kill('SIGKILL'), 5000);
-  await ended;
-  clearTimeout(killer);
 }

@@ -1,8 +1,9 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { endProcess } from '@somagent/bootstrap/testing/processes.ts';
 import { waitFor } from '@somagent/bootstrap/wait.ts';
 import { Connection } from '@temporalio/client';
 import { toolPath } from '../../../cluster/toolchain.ts';
@@ -34,7 +35,7 @@ export async function startTemporal(): Promise<TestTemporal> {
   });
   const address = `127.0.0.1:${ports[0]}`;
   const stop = async () => {
-    await end(child);
+    await endProcess(child);
     await rm(folder, { recursive: true, force: true });
   };
   try {
@@ -120,13 +121,4 @@ async function freePorts(count: number): Promise<number[]> {
   });
   await Promise.all(probes.map((probe) => new Promise((done) => probe.close(done))));
   return ports;
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = new Promise((done) => child.once('exit', done));
-  child.kill('SIGTERM');
-  const killer = setTimeout(() => child.kill('SIGKILL'), 5000);
-  await ended;
-  clearTimeout(killer);
 }

@@ -2,10 +2,10 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createAuthority, issueCertificate } from '@somagent/bootstrap/secrets/certificates.ts';
+import { freePort } from '@somagent/bootstrap/testing/processes.ts';
 import { waitFor } from '@somagent/bootstrap/wait.ts';
 import { toolPath } from '../../../cluster/toolchain.ts';
 import { OpenFga } from '../client.ts';
@@ -75,15 +75,6 @@ function environment(folder: string, http: number, grpc: number, token: string, 
       ? { OPENFGA_DATASTORE_ENGINE: 'memory' }
       : { OPENFGA_DATASTORE_ENGINE: 'postgres', OPENFGA_DATASTORE_URI: database }),
   };
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((done) => probe.listen(0, '127.0.0.1', done));
-  const address = probe.address();
-  await new Promise((done) => probe.close(done));
-  if (address === null || typeof address === 'string') throw new Error('no free port on 127.0.0.1');
-  return address.port;
 }
 
 class RunningOpenFga implements TestOpenFga {

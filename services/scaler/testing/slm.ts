@@ -1,11 +1,11 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createAuthority, issueCertificate } from '@somagent/bootstrap/secrets/certificates.ts';
+import { endProcess, freePort } from '@somagent/bootstrap/testing/processes.ts';
 import { waitFor } from '@somagent/bootstrap/wait.ts';
 import { fetchTrusting } from '@somagent/kit';
 
@@ -48,7 +48,7 @@ export async function startSlm(): Promise<TestSlm> {
   const url = `https://127.0.0.1:${port}/v1`;
   const trusting = fetchTrusting(join(folder, 'ca.crt'));
   const stop = async () => {
-    await end(child);
+    await endProcess(child, 10_000);
     await rm(folder, { recursive: true, force: true });
   };
   const attempt = async () => {
@@ -84,22 +84,4 @@ async function writeFiles(folder: string, token: string): Promise<void> {
   });
   const files = { 'tls.crt': leaf.certificate, 'tls.key': leaf.key, 'ca.crt': authority.certificate, token };
   for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text, { mode: 0o600 });
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((done) => probe.listen(0, '127.0.0.1', done));
-  const address = probe.address();
-  await new Promise((done) => probe.close(done));
-  if (address === null || typeof address === 'string') throw new Error('no free port on 127.0.0.1');
-  return address.port;
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = new Promise((done) => child.once('exit', done));
-  child.kill('SIGTERM');
-  const killer = setTimeout(() => child.kill('SIGKILL'), 10_000);
-  await ended;
-  clearTimeout(killer);
 }
