@@ -5,12 +5,14 @@ import { type ScalingRun, scalingRun, tableOf, verdictOf } from './bench/scaling
 import { kubectl } from './support/kubectl.ts';
 
 const namespace = 'local-services';
+/** More than twice the turns that one worker shall have at once, so that fast workers are too few as well. */
+const sessions = 40;
 
 describe('scaling', () => {
   let run: ScalingRun;
 
   before(async () => {
-    run = await scalingRun(24, 60, 240);
+    run = await scalingRun(sessions, 60, 240);
     console.log(tableOf(run));
   });
 

@@ -1,14 +1,16 @@
 /**
  * Load that comes and goes, and what scales with it: workers of sessions by the scaler, replicas of the model by Ray.
  * Counts every turn that was asked and every turn that the platform has: none may be lost while pods come and go.
- * `node tests/bench/scaling.ts [--sessions=24] [--seconds=90] [--calm=240] [--json]`; loopback only.
+ * `node tests/bench/scaling.ts [--sessions=40] [--seconds=90] [--calm=240] [--json]`; loopback only.
  */
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import type { Turn } from '@somagent/orchestrator/contract.ts';
 import type { Look } from '@somagent/scaler/scaler.ts';
 import { get, kubectl } from '../support/kubectl.ts';
-import { address, call, tokenOf } from '../support/session-api.ts';
+import { address, call, callPatiently, tokenOf } from '../support/session-api.ts';
+import { eventually } from '../support/wait.ts';
 
 const client = 'acme-agent';
 const namespace = 'local-services';
@@ -50,8 +52,12 @@ interface Counts {
   readonly lost: string[];
 }
 
-/** Loads the platform for a while, then leaves it alone until it is as small as before, or for `calm` seconds. */
+/**
+ * Loads the platform for a while, then leaves it alone until it is as small as before, or for `calm` seconds. It begins
+ * with as few workers as there may be: more may be left of what was done before.
+ */
 export async function scalingRun(sessions: number, seconds: number, calm: number): Promise<ScalingRun> {
+  await smallest(calm);
   const token = await tokenOf(client);
   const counts: Counts = { asked: 0, answered: 0, refused: 0, lost: [] };
   const began = performance.now();
@@ -86,7 +92,8 @@ export async function scalingRun(sessions: number, seconds: number, calm: number
 
 /** Opens a session and returns its id. */
 export async function open(token: string): Promise<string> {
-  const { status, body } = await call('/v1/sessions', { method: 'POST', token, body: {} });
+  const headers = { 'idempotency-key': randomUUID() };
+  const { status, body } = await callPatiently('/v1/sessions', { method: 'POST', token, body: {}, headers });
   if (status !== 201) throw new Error(`no session: status ${status} ${JSON.stringify(body)}`);
   return String(body.id);
 }
@@ -122,13 +129,28 @@ async function ask(token: string, id: string, key: string, deadline: number, cou
 /** Completed turns of the sessions, by the platform's own account. */
 export async function storedTurns(token: string, ids: readonly string[]): Promise<number> {
   const sessions = await Promise.all(
-    ids.map((id) => call<{ turns: readonly Turn[] }>(`/v1/sessions/${id}`, { token })),
+    ids.map((id) => callPatiently<{ turns: readonly Turn[] }>(`/v1/sessions/${id}`, { token })),
   );
   return sessions.flatMap(({ body }) => body.turns).filter(({ status }) => status === 'completed').length;
 }
 
+/** @throws Error when there are still more workers than the fewest after `patience` seconds */
+async function smallest(patience: number): Promise<void> {
+  const { spec } = await get<Deployment>('deployment', 'scaler', '-n', namespace);
+  const fewest = Number(spec.template.spec.containers[0]?.env.find(({ name }) => name === 'MIN_REPLICAS')?.value);
+  await eventually(`no more than ${fewest} workers`, patience, async () => {
+    const { wanted, ready } = await momentOf(0, 0);
+    return (wanted <= fewest && ready <= fewest) || undefined;
+  });
+}
+
 interface Deployment {
-  readonly spec: { readonly replicas: number };
+  readonly spec: {
+    readonly replicas: number;
+    readonly template: {
+      readonly spec: { readonly containers: readonly { readonly env: readonly { name: string; value?: string }[] }[] };
+    };
+  };
   readonly status: { readonly readyReplicas?: number };
 }
 
@@ -146,10 +168,14 @@ async function momentOf(at: number, answered: number): Promise<Moment> {
   };
 }
 
-/** What the scaler saw last; null while it has not looked. */
+/** What the scaler saw last; null while it has not looked, and between two pods of it. */
 async function lastLook(): Promise<Look | null> {
-  const script = "fetch('http://127.0.0.1:8081/scaling').then(r=>r.text()).then(t=>process.stdout.write(t))";
-  return JSON.parse(await kubectl('exec', '-n', namespace, 'deploy/scaler', '--', 'node', '-e', script)) as Look | null;
+  const pods = ['get', 'pods', '-n', namespace, '-l', 'app.kubernetes.io/instance=scaler'];
+  const pod = await kubectl(...pods, '-o', 'jsonpath={.items[0].metadata.name}').catch(() => '');
+  if (pod === '') return null;
+  const path = `/api/v1/namespaces/${namespace}/pods/${pod}:8081/proxy/scaling`;
+  const text = await kubectl('get', '--raw', path).catch(() => 'null');
+  return JSON.parse(text) as Look | null;
 }
 
 /** Whether something went up under load and came down again, and nothing was lost. */
@@ -198,7 +224,7 @@ export async function main(args: readonly string[]): Promise<boolean> {
   const { values } = parseArgs({
     args: [...args],
     options: {
-      sessions: { type: 'string', default: '24' },
+      sessions: { type: 'string', default: '40' },
       seconds: { type: 'string', default: '90' },
       calm: { type: 'string', default: '240' },
       json: { type: 'boolean', default: false },

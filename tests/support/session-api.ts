@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { request } from 'node:https';
 import type { Turn } from '@somagent/orchestrator/contract.ts';
 import { get } from './kubectl.ts';
+import { eventually } from './wait.ts';
 
 /** Where the platform under test is: the environment, then the outputs of the stack. */
 export function address(variable: string, output: string): string {
@@ -85,6 +86,23 @@ export async function call<Body = Record<string, unknown>>(path: string, options
     return true;
   });
   return { ...head, body: (text === '' ? {} : JSON.parse(text)) as Body };
+}
+
+/**
+ * Calls as a good client does: again while the answer is 429 or a 5xx, or the connection went with its pod.
+ * What is sent must be safe to repeat.
+ * @throws Error that names the last refusal when there is no other answer within `seconds`
+ */
+export function callPatiently<Body = Record<string, unknown>>(
+  path: string,
+  options: Call = {},
+  seconds = 60,
+): Promise<Answer<Body>> {
+  return eventually(`${options.method ?? 'GET'} ${path}`, seconds, async () => {
+    const answer = await call<Body>(path, options);
+    if (answer.status !== 429 && answer.status < 500) return answer;
+    throw new Error(`status ${answer.status} ${JSON.stringify(answer.body)}`);
+  });
 }
 
 /** One server-sent event. */
