@@ -137,13 +137,27 @@ export class ObjectStore extends Construct implements Endpoint {
     const flags = ['--port', `:${HTTPS}`, '--cert', '/secrets/tls/tls.crt', '--key', '/secrets/tls/tls.key'];
     // Keys of users are asked for in each request: a rotated one is not good for another two minutes.
     const users = ['--iam-dir', '/data/users', '--iam-cache-disable'];
+    // Without it every request costs a TLS handshake: each service asks once a second for its policies.
+    const connections = ['--keep-alive'];
     // What S3 says about an object lies beside it: not every file system keeps attributes.
     const files = ['posix', '--sidecar', '/data/meta', '/data/objects'];
     return new StatefulWorkload(this, 'server', {
       ...this.#identity('server'),
       name: this.#instance,
       image: props.image,
-      command: ['/bin/sh', '-c', START, 'versitygw', ...flags, ...users, '--health', '/healthz', '--quiet', ...files],
+      command: [
+        '/bin/sh',
+        '-c',
+        START,
+        'versitygw',
+        ...flags,
+        ...users,
+        '--health',
+        '/healthz',
+        '--quiet',
+        ...connections,
+        ...files,
+      ],
       env: {
         ROOT_ACCESS_KEY: { secret: administrator, key: 'username' },
         ROOT_SECRET_KEY: { secret: administrator, key: 'password' },

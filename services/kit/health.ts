@@ -1,5 +1,6 @@
 import { createServer, type Server } from 'node:http';
 import { messageOf } from './log.ts';
+import { within } from './within.ts';
 
 /** Resolves when a dependency answers, if to a text then with what is to be known; rejects with the reason if not. */
 export type Check = () => Promise<unknown>;
@@ -72,15 +73,11 @@ export class HealthServer {
 }
 
 async function verdict(check: Check, timeout: number): Promise<{ readonly answers: boolean; readonly state: string }> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`no answer within ${timeout} ms`)), timeout);
   try {
-    const detail = await Promise.race([check(), late]);
+    const detail = await within(timeout, check());
     return { answers: true, state: typeof detail === 'string' ? `ok: ${detail}` : 'ok' };
   } catch (error) {
     return { answers: false, state: messageOf(error) };
-  } finally {
-    clearTimeout(timer);
   }
 }
 

@@ -64,6 +64,7 @@ export {
   traceHeaders,
   tracingVariables,
 } from './tracing.ts';
+export { within } from './within.ts';
 export {
   type Workload,
   WorkloadKeysUnavailable,

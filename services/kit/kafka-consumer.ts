@@ -39,6 +39,11 @@ export interface ConsumerOptions {
   /** The most messages that `handle` gets at once. @default 500 */
   readonly batch?: number;
   /**
+   * Messages of so many milliseconds are handled together: fewer transactions of `handle`, and fewer commits to Kafka.
+   * @default 0
+   */
+  readonly gather?: number;
+  /**
    * Where to begin, by `topic/partition`, asked at each membership: for who keeps its positions with what it made of
    * the messages. Partitions that it does not name begin with the oldest message. @default where the group committed
    */
@@ -123,7 +128,7 @@ export class KafkaConsumer {
         ...(await this.#beginning(consumer)),
       });
       this.#joined = true;
-      for await (const batch of batches(stream, this.#batch, this.#stop.signal)) {
+      for await (const batch of batches(stream, this.#batch, this.#options.gather ?? 0, this.#stop.signal)) {
         if (!(await this.#process(batch))) return;
         await consumer.commit({ offsets: offsetsAfter(batch) });
         progressed();
@@ -214,10 +219,14 @@ interface MessageStream {
   on(event: 'readable', listener: () => void): unknown;
 }
 
-/** What has arrived, as soon as something has; ends when `signal` is aborted, throws when the stream breaks. */
+/**
+ * What has arrived, `gather` milliseconds after the first of it or once it is `limit` messages; ends when `signal` is
+ * aborted, throws when the stream breaks.
+ */
 async function* batches(
   stream: MessageStream & NodeJS.EventEmitter,
   limit: number,
+  gather: number,
   signal: AbortSignal,
 ): AsyncGenerator<readonly Raw[]> {
   let broken: unknown;
@@ -226,7 +235,10 @@ async function* batches(
   });
   stream.on('readable', () => undefined);
   while (!signal.aborted) {
-    const batch = take(stream, limit);
+    const first = take(stream, limit);
+    const wait = gather > 0 && first.length > 0 && first.length < limit;
+    if (wait) await sleep(gather, undefined, { signal }).catch((error: unknown) => ended(error, signal));
+    const batch = wait ? [...first, ...take(stream, limit - first.length)] : first;
     if (batch.length > 0) yield batch;
     else if (broken !== undefined) throw broken;
     else await once(stream, 'readable', { signal }).catch((error: unknown) => ended(error, signal));

@@ -41,6 +41,12 @@ export interface HttpClient {
 }
 
 /**
+ * How long an idle connection is kept, milliseconds; shorter than every server of ours keeps it (65 s or more), so that
+ * a request never meets a server that is just closing.
+ */
+const idleMs = 55_000;
+
+/**
  * An HTTP client that trusts only the authority in `caFile`; without one, the public authorities. The file is read for
  * each new connection, so that a renewed authority needs no restart.
  * @param timeout for the headers of an answer and between two pieces of its body, milliseconds
@@ -51,6 +57,7 @@ export function openHttpClient(caFile: string | undefined, timeout = 120_000): H
       buildConnector(caFile === undefined ? {} : { ca: readFileSync(caFile, 'utf8') })(options, callback),
     headersTimeout: timeout,
     bodyTimeout: timeout,
+    keepAliveTimeout: idleMs,
   });
   const ours = caFile !== undefined;
   // undici's own types of fetch differ from Node's copy of them only in name.

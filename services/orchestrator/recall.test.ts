@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer, type Server, type Socket } from 'node:net';
+import { createServer as createHttpsServer } from 'node:https';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it, test } from 'node:test';
-import { createAuthority } from '@somagent/bootstrap/secrets/certificates.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createAuthority, issueCertificate, type KeyPair } from '@somagent/bootstrap/secrets/certificates.ts';
 import { createLogger } from '@somagent/kit';
 import { MemoryClient } from '@somagent/memory-gateway/client.ts';
 import { closing, opening } from '@somagent/memory-gateway/delimited.ts';
@@ -28,11 +30,14 @@ describe('recall before a turn', () => {
   let silent: Server;
   let port: number;
   let folder: string;
+  let authority: KeyPair;
+  const loopback = { commonName: 'a slow gateway', dnsNames: ['localhost'], ipAddresses: ['127.0.0.1'] };
   const taken: Socket[] = [];
 
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), 'somagent-recall-'));
-    await writeFile(join(folder, 'ca.crt'), (await createAuthority('test authority of recall')).certificate);
+    authority = await createAuthority('test authority of recall');
+    await writeFile(join(folder, 'ca.crt'), authority.certificate);
     await writeFile(join(folder, 'token'), 'a-token-of-this-test');
     // Takes connections and says nothing: the worst that a gateway can do.
     silent = createServer((socket) => taken.push(socket));
@@ -58,6 +63,29 @@ describe('recall before a turn', () => {
     const took = performance.now() - begun;
     assert.deepEqual([memories, note.state, note.memories], [[], 'away', 0]);
     assert.ok(took >= 95 && took < 1500, `${took} ms`);
+  });
+
+  it('leaves its connection to the next turn when a gateway answers too late', async () => {
+    const { certificate: cert, key } = await issueCertificate(authority, { ...loopback, usages: ['server'] });
+    let connections = 0;
+    const slow = createHttpsServer({ cert, key }, (_, response) => {
+      setTimeout(() => response.writeHead(503).end(), 150);
+    }).on('secureConnection', () => {
+      connections += 1;
+    });
+    await new Promise<void>((done) => slow.listen(0, '127.0.0.1', done));
+    try {
+      const recall = recallAt((slow.address() as AddressInfo).port, 100);
+      for (let turn = 0; turn < 3; turn += 1) {
+        const { note } = await recall.before(input, 'ada');
+        assert.equal(note.state, 'away');
+        await sleep(150);
+      }
+      assert.equal(connections, 1);
+    } finally {
+      slow.closeAllConnections();
+      slow.close();
+    }
   });
 
   it('goes on without one that is not there, and asks nobody where there is no memory', async () => {

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { type Logger, reasonOf } from '@somagent/kit';
+import { type Logger, reasonOf, within } from '@somagent/kit';
 import type { Behalf, MemoryClient } from '@somagent/memory-gateway/client.ts';
 import { memoryBlock, type ShownMemory } from '@somagent/memory-gateway/delimited.ts';
 import type { GenerateInput, RecallNote, Turn } from './contract.ts';
@@ -12,6 +12,11 @@ export interface SessionRecallOptions {
   readonly log: Logger;
   /** The longest that a turn waits, milliseconds. @default 150 */
   readonly bound?: number;
+  /**
+   * Time after which the question itself is given up, milliseconds. Longer than the bound: a request that is cut off
+   * takes its connection along, and the next turn would wait for a new one. @default 5000
+   */
+  readonly patience?: number;
   /** The most memories that a model is shown. @default 3 */
   readonly limit?: number;
   /** Least cosine of prompt and memory. @default 0.4 */
@@ -52,14 +57,14 @@ export class SessionRecall {
 
   /** What fits the prompt; nothing, and the reason in the note, when the gateway does not answer in time. */
   async before(input: GenerateInput, subject: string): Promise<RecalledBefore> {
-    const { client, log, bound = 150, limit = 3, similarity: least = 0.4 } = this.#options;
+    const { client, log, bound = 150, patience = 5000, limit = 3, similarity: least = 0.4 } = this.#options;
     if (client === undefined) return { memories: [], note: { state: 'off', memories: 0, ms: 0 } };
     const begun = performance.now();
     const ms = () => Math.round((performance.now() - begun) * 10) / 10;
-    const signal = AbortSignal.timeout(bound);
     const question = { query: input.turn.prompt.slice(0, 2000), limit, deadlineMs: Math.max(10, bound - 30) };
     try {
-      const { memories, degraded } = await client.recall(behalfOf(input, subject), question, signal);
+      const asked = client.recall(behalfOf(input, subject), question, AbortSignal.timeout(patience));
+      const { memories, degraded } = await within(bound, asked);
       const close = memories.filter(({ similarity }) => (similarity ?? 0) >= least);
       const shown = close.map(({ createdAt: at, text }) => ({ at, text }));
       const state = degraded === null ? 'recalled' : 'degraded';

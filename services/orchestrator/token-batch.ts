@@ -11,7 +11,7 @@ export class TokenBatch {
   #writing: Promise<void> = Promise.resolve();
   #failure: unknown;
 
-  constructor(write: (text: string) => Promise<void>, interval = 25) {
+  constructor(write: (text: string) => Promise<void>, interval = 50) {
     this.#write = write;
     this.#interval = interval;
   }

@@ -15,6 +15,8 @@ export interface AuditConsumerOptions {
   readonly log: Logger;
   /** The most messages of one transaction. @default 4000 */
   readonly batch?: number;
+  /** Messages of so many milliseconds share a transaction; checkpoints come every second anyway. @default 200 */
+  readonly gather?: number;
 }
 
 /**
@@ -34,6 +36,7 @@ export class AuditConsumer {
       topics: auditedTopics,
       log: options.log,
       batch: options.batch ?? 4000,
+      gather: options.gather ?? 200,
       handle: (messages) => this.#append(messages),
     });
   }

@@ -99,7 +99,17 @@ class Server {
     const at = (name: string) => join(this.#folder, name);
     const tls = ['--cert', at('tls.crt'), '--key', at('tls.key')];
     const flags = ['--port', `127.0.0.1:${this.#port}`, ...tls, '--iam-dir', at('iam'), '--iam-cache-disable'];
-    const args = [...flags, '--health', '/healthz', '--quiet', 'posix', '--sidecar', at('meta'), at('data')];
+    const args = [
+      ...flags,
+      '--health',
+      '/healthz',
+      '--quiet',
+      '--keep-alive',
+      'posix',
+      '--sidecar',
+      at('meta'),
+      at('data'),
+    ];
     const env = { PATH: process.env.PATH ?? '', ROOT_ACCESS_KEY: 'object-store', ROOT_SECRET_KEY: this.#secret };
     this.#child = spawn(objectStoreProgram(), args, { stdio: 'ignore', env });
     const dependency = { name: 'versitygw', address: `127.0.0.1:${this.#port}`, fix: 'start it by hand' };

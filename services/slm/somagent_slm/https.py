@@ -37,6 +37,8 @@ async def serve(application: Any, listener: Listener) -> None:
             ssl_certfile=listener.tls / "tls.crt",
             ssl_keyfile=listener.tls / "tls.key",
             timeout_graceful_shutdown=listener.drain_seconds,
+            # Longer than clients keep an idle connection: none meets a server that is just closing.
+            timeout_keep_alive=75,
             lifespan="off",
             server_header=False,
             access_log=False,
