@@ -83,7 +83,7 @@ export async function runWorker(config: WorkerConfig, log: Logger, program: stri
       temporal: async () => void (await connection.workflowService.getSystemInfo({})),
       postgres: async () => void (await sql`select 1`.execute(db.untenanted)),
       control: () => control.check(),
-      policy: async () => ensure(engine.ready, 'no verified policy bundle yet'),
+      policy: engine.check,
     },
   });
 
