@@ -209,6 +209,19 @@ export class OpenAiWorld {
     return Number(rows[0]?.count);
   }
 
+  /** Tokens that leases hold. */
+  async leased(): Promise<number> {
+    const { rows } = await sql<{ tokens: string }>`
+      select coalesce(sum(tokens), 0) as tokens from budget_reservation where lease and state = 'held'`.execute(
+      this.owner.platform,
+    );
+    return Number(rows[0]?.tokens);
+  }
+
+  hearRecalls(): void {
+    this.hub.follow(recallChannel, (tenant) => this.spending.recalled(tenant));
+  }
+
   async until(condition: () => unknown, what: string): Promise<void> {
     const end = performance.now() + 10_000;
     while (!(await condition())) {
@@ -267,7 +280,7 @@ export class OpenAiWorld {
     this.hub = new EventHub(gateway, this.log);
     const hears = () => this.hub.connected;
     this.spending = new Spending({ database: this.database, log: this.log, seconds: 60, hears });
-    this.hub.follow(recallChannel, (tenant) => this.spending.recalled(tenant));
+    this.hearRecalls();
     await this.hub.start();
   }
 
