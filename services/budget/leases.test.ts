@@ -362,7 +362,7 @@ test('several processes that never hear of recalls, one of them killed, stay wit
       await sleep(5);
     }
   })();
-  while (told < 1500) await sleep(5);
+  while (told < 1500 && spenders.every(({ exitCode }) => exitCode === null)) await sleep(5);
   spenders[2]?.kill('SIGKILL');
   await Promise.all(exits);
   runs = false;
