@@ -16,7 +16,7 @@ import { type Budget, listBudgets, putBudget } from './administration.ts';
 import { BudgetBatches } from './batches.ts';
 import { type BudgetRequest, reserve, settle } from './budget.ts';
 import { BudgetLeases } from './leases.ts';
-import { budgetMigration, grantBudgets, recallChannel } from './migration.ts';
+import { budgetLeaseMigration, budgetMigration, grantBudgets, recallChannel } from './migration.ts';
 import { returnExpired } from './sweeper.ts';
 import type { SpenderNews, SpenderOrder } from './testing/spender.ts';
 
@@ -184,7 +184,7 @@ test('who does not hear of recalls takes nothing from a lease, and nothing after
   const tenant = newTenant();
   await put(tenant, { tokens: 1_000_000 });
   let hears = true;
-  const { leases, warm } = replica(() => hears, 1);
+  const { leases, warm } = replica(() => hears, 2);
   await warm(tenant, 10);
   hears = false;
   assert.equal(leases.draw(asking(tenant, 10), inMinute), undefined);
@@ -192,9 +192,13 @@ test('who does not hear of recalls takes nothing from a lease, and nothing after
   const request = asking(tenant, 10);
   assert.equal((await leases.draw(request, inMinute))?.granted, true);
   await settle(database.of(tenant), request, used(1));
-  await sleep(1300);
+  await sleep(2000);
   assert.equal(leases.draw(asking(tenant, 10), inMinute), undefined);
-  assert.deepEqual(await stateOf(tenant), { used: 1, reserved: 0 }, 'it was given back by itself');
+  for (let tries = 0; (await stateOf(tenant)).reserved > 0; tries += 1) {
+    assert.ok(tries < 100, 'it was not given back by itself');
+    await sleep(50);
+  }
+  assert.equal((await stateOf(tenant)).used, 1);
 });
 
 test('a lease ends with its day, and one that nobody ends returns', async () => {
@@ -252,6 +256,30 @@ test('the same request again is not taken from a lease twice', async () => {
   await assert.rejects(async () => leases.draw(request, inMinute), /has ended already/);
 });
 
+test('a database from before there were leases gets them', async () => {
+  const admin = await postgres.connect('postgres');
+  await admin.query('create database older owner owner');
+  await admin.end();
+  const older = new TenantDatabase<unknown>(
+    new pg.Pool({ ...connectionOf('owner'), database: 'older', max: 2 }).on('error', () => undefined),
+  );
+  const db = older.platform;
+  await outboxMigration.up(db);
+  await budgetMigration.up(db);
+  for (const made of ['trigger budget_changed on budget', 'function budget_changed', 'function budget_recall']) {
+    await sql`drop ${sql.raw(made)}`.execute(db);
+  }
+  await sql`drop function budget_lease`.execute(db);
+  await sql`alter table budget_reservation drop column lease`.execute(db);
+  await budgetLeaseMigration.up(db);
+  const budget = { tenant: 'acme', scope: 'tenant', id: 'acme', period: 'total', costMicros: null } as const;
+  await putBudget(older.of('acme'), { ...budget, tokens: 1000 }, origin);
+  const lease = sql`select 1 from budget_lease('acme', ${randomUUID()}, null, null, null, 100, 0, 10, 5, 8)`;
+  assert.equal((await lease.execute(older.of('acme'))).rows.length, 1);
+  assert.equal((await reserve(older.of('acme'), asking('acme', 1000), inMinute())).granted, true);
+  await older.destroy();
+});
+
 const rare = ['recall', 'giveBack', 'put'] as const;
 interface Step {
   readonly replica: number;
@@ -287,6 +315,8 @@ test('no order of leases, requests, recalls and changes exceeds a budget', { tim
         await put(tenant, { tokens: ofTenant });
         await put(tenant, { scope: 'team', id: 'blue', period: 'day', tokens: ofTeam });
         const processes = [replica(), replica()];
+        // Whether there are leases must not depend on how busy the machine is.
+        if (ofTenant >= 3000) await Promise.all(processes.map(({ warm }) => warm(tenant, 30)));
         const counted = { tenant: 0, team: 0 };
         const within = async () => {
           for (const { scope, tokens, used, reserved } of await listBudgets(database.of(tenant), tenant)) {
@@ -334,7 +364,7 @@ test('no order of leases, requests, recalls and changes exceeds a budget', { tim
 });
 
 test('several processes that never hear of recalls, one of them killed, stay within a budget', {
-  timeout: 60_000,
+  timeout: 120_000,
 }, async () => {
   const tenant = newTenant();
   const limit = 40_000;
@@ -348,7 +378,7 @@ test('several processes that never hear of recalls, one of them killed, stay wit
       told += used;
       if (end !== undefined) ends.push(end);
     });
-    const order = { connection: connectionOf('user'), tenant, team, most: 40, requests: 800, clients: 8 };
+    const order = { connection: connectionOf('user'), tenant, team, most: 40, requests: 500, clients: 8 };
     child.send(order satisfies SpenderOrder);
     return child;
   });
@@ -362,14 +392,14 @@ test('several processes that never hear of recalls, one of them killed, stay wit
       await sleep(5);
     }
   })();
-  while (told < 1500 && spenders.every(({ exitCode }) => exitCode === null)) await sleep(5);
+  while (told < 1000 && spenders.every(({ exitCode }) => exitCode === null)) await sleep(5);
   spenders[2]?.kill('SIGKILL');
   await Promise.all(exits);
   runs = false;
   await watch;
   assert.equal(ends.length, 2);
   for (const { leased, exact, refused } of ends) {
-    assert.ok(leased > 50 && exact > 0 && leased + exact + refused === 800, JSON.stringify(ends));
+    assert.ok(leased > 20 && exact > 0 && leased + exact + refused === 500, JSON.stringify(ends));
   }
   // What the killed one has left expires.
   await sleep(2100);
