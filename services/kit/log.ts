@@ -44,11 +44,8 @@ export interface LoggerOptions {
   readonly destination?: DestinationStream;
 }
 
-/**
- * Lines go out together, after 100 ms at the latest; on exit the rest is written before the process ends. A write to
- * the thread pool costs as much as ten lines, so that under load there are few of them.
- */
-const batched = { sync: false, minLength: 16_384, maxWrite: 65_536, periodicFlush: 100 } as const;
+/** Lines go out together, after 100 ms at the latest; on exit the rest is written before the process ends. */
+const batched = { sync: false, minLength: 4096, periodicFlush: 100 } as const;
 
 /** A logger of JSON lines with ISO time, each with a tenant or `platform`, and the request and the trace that it was written in; fields that carry credentials are replaced by `[redacted]`. */
 export function createLogger(options: LoggerOptions): Logger {
