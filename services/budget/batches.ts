@@ -63,13 +63,17 @@ export class BudgetBatches {
   }
 }
 
+/** The same for requests that lock the same rows. */
+export const lineOf = ({ tenant, team, persona, sessionId }: BudgetRequest): string =>
+  JSON.stringify([tenant, team, persona, sessionId]);
+
 function batchesOf<Item, Result>(
   known: Map<string, Batches<Item, Result>>,
-  { tenant, team, persona, sessionId }: BudgetRequest,
+  request: BudgetRequest,
   linger: number,
   run: Run<Item, Result>,
 ): Batches<Item, Result> {
-  const key = JSON.stringify([tenant, team, persona, sessionId]);
+  const key = lineOf(request);
   const found = known.get(key);
   if (found !== undefined) return found;
   const made = new Batches(run, linger, () => known.delete(key));
@@ -86,7 +90,7 @@ interface Waiting<Item, Result> {
 }
 
 /** One batch at a time; what comes meanwhile is the next one. */
-class Batches<Item, Result> {
+export class Batches<Item, Result> {
   readonly #run: Run<Item, Result>;
   readonly #linger: number;
   readonly #empty: () => void;

@@ -113,8 +113,9 @@ export async function reserveAll(
 ): Promise<readonly ReserveRow[]> {
   const rows = await ask(executor, asked);
   const again = rows.flatMap(({ verdict }, place) => (verdict === 'refused, with expired' ? [place] : []));
-  // What expired reservations hold is taken back on the way, where it is missing.
-  if (again.length === 0 || (await takeBack(executor)) === 0) return rows;
+  const tenant = asked[0]?.request.tenant;
+  // What expired reservations and leases hold is taken back on the way, where it is missing.
+  if (again.length === 0 || tenant === undefined || (await recall(executor, tenant)) === 0) return rows;
   const better = await ask(
     executor,
     asked.filter((_, place) => again.includes(place)),
@@ -164,6 +165,12 @@ export function release(
 /** Returns what expired reservations of these rows hold. @returns how many there were */
 export async function takeBack(executor: QueryExecutorProvider, most = 500): Promise<number> {
   const { rows } = await sql<{ count: number }>`select budget_return(${most}) as count`.execute(executor);
+  return rows[0]?.count ?? 0;
+}
+
+/** {@link takeBack}, and what the leases of a tenant hold. */
+async function recall(executor: QueryExecutorProvider, tenant: string): Promise<number> {
+  const { rows } = await sql<{ count: number }>`select budget_recall(${tenant}, 500) as count`.execute(executor);
   return rows[0]?.count ?? 0;
 }
 

@@ -15,5 +15,13 @@ export {
   scopes,
   settle,
 } from './budget.ts';
-export { budgetKeysMigration, budgetMigration, budgetTables, grantBudgets } from './migration.ts';
+export { BudgetLeases, type BudgetLeasesOptions, type Confirmation } from './leases.ts';
+export {
+  budgetKeysMigration,
+  budgetLeaseMigration,
+  budgetMigration,
+  budgetTables,
+  grantBudgets,
+  recallChannel,
+} from './migration.ts';
 export { BudgetSweeper, type BudgetSweeperOptions, returnExpired } from './sweeper.ts';

@@ -16,6 +16,8 @@ export const budgetMigration: Migration = {
     await createReserve(db);
     await createSettle(db);
     await createReturn(db);
+    await createLease(db);
+    await createRecall(db);
     for (const table of budgetTables) await isolateTenants(db, table);
   },
 };
@@ -28,6 +30,23 @@ export const budgetKeysMigration: Migration = {
     await createReturn(db);
   },
 };
+
+/** For databases that had {@link budgetMigration} when there were no leases. */
+export const budgetLeaseMigration: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`alter table budget_reservation add column if not exists lease boolean not null default false`.execute(db);
+    await createLeaseIndex(db);
+    await createReserve(db);
+    await createLease(db);
+    await createRecall(db);
+  },
+};
+
+/** Channel on which processes with leases are told whose were recalled: the payload is the tenant. */
+export const recallChannel = 'budget_recall';
+
+/** Key of the advisory locks, whose second part is the tenant: a lease is not made while its budgets change. */
+const leaseLock = 0x6c656173;
 
 /** For the owner, after its migrations: lets another role reserve, settle and administer, one tenant at a time. */
 export async function grantBudgets<Tables>(db: Kysely<Tables>, role: string): Promise<void> {
@@ -79,9 +98,18 @@ async function createTables(db: Kysely<unknown>): Promise<void> {
       expires_at timestamptz not null,
       -- The event to be told if nobody settles.
       unsettled jsonb,
+      -- Not a request's: room from which a process takes reservations. What it holds is not given to any request yet.
+      lease boolean not null default false,
       primary key (tenant, request_id)
     )`.execute(db);
+  await createLeaseIndex(db);
   await sql`create index budget_reservation_expiry on budget_reservation (state, expires_at)`.execute(db);
+}
+
+/** Leases are few among reservations. */
+async function createLeaseIndex(db: Kysely<unknown>): Promise<void> {
+  await sql`create index if not exists budget_reservation_lease on budget_reservation (tenant)
+    where lease and state = 'held'`.execute(db);
 }
 
 /**
@@ -152,7 +180,10 @@ async function createReserve(db: Kysely<unknown>): Promise<void> {
             else v_use.used_micros + v_use.held_micros end;
           return query select
             case when exists (select 1 from budget_reservation r where r.tenant = p_tenant and r.state = 'held'
-              and r.expires_at <= v_now) then 'refused, with expired' else 'refused' end,
+              and r.expires_at <= v_now) or exists (select 1 from budget_reservation r
+                cross join unnest(r.scopes, r.ids, r.periods) w (scope, id, period)
+              where r.tenant = p_tenant and r.lease and r.state = 'held' and w.scope = v_use.scope and w.id = v_use.id
+                and w.period = v_use.period) then 'refused, with expired' else 'refused' end,
             null::timestamptz, v_use.scope, v_use.id, v_use.period, v_unit, v_allowed, v_used,
             case v_use.period when 'total' then null
               else (v_use.starts_at at time zone 'utc' + ('1 ' || v_use.period)::interval) at time zone 'utc' end;
@@ -236,4 +267,74 @@ async function createReturn(db: Kysely<unknown>): Promise<void> {
         where r.tenant = c.tenant and r.request_id = c.request_id;
       return cardinality(v_tenants);
     end $$`.execute(db);
+}
+
+/**
+ * A lease: a reservation from which a process takes those of its requests. Refused, without a row, where one of the
+ * budgets has less than `p_room` times as much left beyond it: near their end budgets are for exact reservations. It
+ * lasts at most until midnight by UTC, when periods end, and `p_grace` longer for what is under way then.
+ */
+async function createLease(db: Kysely<unknown>): Promise<void> {
+  await sql`
+    create or replace function budget_lease(
+      p_tenant text, p_lease uuid, p_team text, p_persona text, p_session text, p_tokens bigint, p_micros bigint,
+      p_seconds integer, p_grace integer, p_room integer
+    ) returns table (lasts double precision) language plpgsql rows 1 as $$
+    #variable_conflict use_column
+    declare
+      v_now timestamptz := clock_timestamp();
+      v_verdict text; v_known budget_reservation; v_room boolean;
+    begin
+      perform pg_advisory_xact_lock_shared(${sql.lit(leaseLock)}, hashtext(p_tenant));
+      select r.verdict into v_verdict from budget_reserve(p_tenant, p_lease, p_team, p_persona, p_session, p_tokens,
+        p_micros, p_seconds + p_grace, null) r;
+      if v_verdict <> 'granted' then return; end if;
+      select * into v_known from budget_reservation r where r.tenant = p_tenant and r.request_id = p_lease;
+      for v_i in 1 .. cardinality(v_known.scopes) loop
+        select coalesce(b.tokens - u.used_tokens - u.held_tokens >= p_room * p_tokens, true)
+            and coalesce(b.cost_micros - u.used_micros - u.held_micros >= p_room * p_micros, true) into v_room
+          from budget_use u, budget b
+          where u.tenant = p_tenant and u.scope = v_known.scopes[v_i] and u.id = v_known.ids[v_i]
+            and u.period = v_known.periods[v_i] and u.starts_at = v_known.starts[v_i]
+            and b.tenant = p_tenant and b.scope = u.scope and b.id in (u.id, '*') and b.period = u.period
+          order by b.id = '*' limit 1;
+        if v_room is not true then
+          perform budget_settle(p_tenant, p_lease, 'released', 0, 0);
+          delete from budget_reservation r where r.tenant = p_tenant and r.request_id = p_lease;
+          return;
+        end if;
+      end loop;
+      update budget_reservation r set lease = true where r.tenant = p_tenant and r.request_id = p_lease;
+      return query select least(p_seconds, extract(epoch from
+        date_trunc('day', v_now at time zone 'utc') + interval '1 day' - v_now at time zone 'utc'))::float8;
+    end $$`.execute(db);
+}
+
+/**
+ * Returns what the leases of a tenant hold, and what has expired: for whoever lacks the room, and whenever a budget of
+ * the tenant changes. A reservation that is taken from a lease at the same moment came first, or finds the lease ended.
+ */
+async function createRecall(db: Kysely<unknown>): Promise<void> {
+  await sql`
+    create or replace function budget_recall(p_tenant text, p_most integer) returns integer language plpgsql as $$
+    begin
+      update budget_reservation r set expires_at = '-infinity' from (
+        select l.request_id from budget_reservation l
+        where l.tenant = p_tenant and l.lease and l.state = 'held' order by l.request_id for update) l
+      where r.tenant = p_tenant and r.request_id = l.request_id;
+      if found then perform pg_notify(${sql.lit(recallChannel)}, p_tenant); end if;
+      return budget_return(p_most);
+    end $$`.execute(db);
+  await sql`
+    create or replace function budget_changed() returns trigger language plpgsql as $$
+    declare
+      v_tenant text := case tg_op when 'DELETE' then old.tenant else new.tenant end;
+    begin
+      perform pg_advisory_xact_lock(${sql.lit(leaseLock)}, hashtext(v_tenant));
+      perform budget_recall(v_tenant, 500);
+      return null;
+    end $$`.execute(db);
+  await sql`
+    create or replace trigger budget_changed after insert or update or delete on budget
+    for each row execute function budget_changed()`.execute(db);
 }

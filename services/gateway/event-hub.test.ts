@@ -11,6 +11,7 @@ import { endNoticeOf, parseEndNotice, parseNotice } from '@somagent/orchestrator
 import { type Database, openDatabase } from '@somagent/orchestrator/database.ts';
 import { migrate } from '@somagent/orchestrator/migrations.ts';
 import { SessionStore } from '@somagent/orchestrator/session-store.ts';
+import { sql } from 'kysely';
 import pg from 'pg';
 import { EventHub } from './event-hub.ts';
 
@@ -53,6 +54,28 @@ describe('the end of a turn, announced by a real Postgres', () => {
     await store.beginTurn(key, { turn, number: 1, historyTurns: 6, events: [] });
     return { ...key, turn, status: 'completed', error: null, generation: null } as const;
   };
+
+  it('tells who follows another channel of each notice, and of each new connection, on which some may be missing', async () => {
+    const heard: (string | undefined)[] = [];
+    const { host, port } = postgres.server;
+    const follower = new EventHub(
+      {
+        ...{ PGHOST: host, PGPORT: port, PGDATABASE: 'sessions', PG_CREDENTIALS_DIR: folder, PG_POOL_SIZE: 1 },
+        PG_CA_FILE: join(folder, 'ca.crt'),
+      },
+      createLogger({ service: 'gateway', level: 'silent' }),
+    );
+    follower.follow('other_news', (payload) => heard.push(payload));
+    await follower.start();
+    await sql`select pg_notify('other_news', 'acme'), pg_notify('nobodys', 'globex')`.execute(db.untenanted);
+    while (heard.length < 2) await sleep(5);
+    await sql`select pg_terminate_backend(pid) from pg_stat_activity where query = 'listen other_news'`.execute(
+      db.untenanted,
+    );
+    while (heard.length < 3) await sleep(20);
+    assert.deepEqual(heard, [undefined, 'acme', undefined]);
+    await follower.stop();
+  });
 
   it('wakes who waits for that turn when its end is stored, not sooner, and nobody else', async () => {
     const key = { tenant: 'acme', sessionId: randomUUID() };

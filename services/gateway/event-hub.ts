@@ -20,6 +20,7 @@ export class EventHub {
   readonly #config: PostgresConfig;
   readonly #log: Logger;
   readonly #waiters = new Map<string, Set<() => void>>();
+  readonly #followers = new Map<string, (payload: string | undefined) => void>();
   #client: pg.Client | undefined;
   #stopped = false;
 
@@ -45,8 +46,11 @@ export class EventHub {
     client.on('error', (error) => this.#log.warn({ reason: error.message }, 'the connection for events was lost'));
     try {
       await client.connect();
-      client.on('notification', ({ payload }) => this.#announce(payload ?? ''));
-      await client.query(`listen ${eventChannel}`);
+      client.on('notification', ({ channel, payload }) => {
+        if (channel === eventChannel) this.#announce(payload ?? '');
+        else this.#followers.get(channel)?.(payload);
+      });
+      for (const channel of [eventChannel, ...this.#followers.keys()]) await client.query(`listen ${channel}`);
     } catch (error) {
       this.#log.warn({ reason: messageOf(error) }, 'cannot listen for events');
       void client.end().catch(() => undefined);
@@ -60,6 +64,15 @@ export class EventHub {
     this.#client = client;
     // Whatever was announced while nobody listened.
     for (const key of this.#waiters.keys()) this.#wake(key);
+    for (const follow of this.#followers.values()) follow(undefined);
+  }
+
+  /**
+   * Follows another channel, from the next {@link start} on.
+   * @param listener called with each payload, and without one on every new connection: anything may have been missed
+   */
+  follow(channel: string, listener: (payload: string | undefined) => void): void {
+    this.#followers.set(channel, listener);
   }
 
   #startAgain(): void {

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { recallChannel } from '@somagent/budget';
 import {
   createGovernedApp,
   IdentityApiKeys,
@@ -54,6 +55,11 @@ function connect(config: GatewayConfig) {
   const temporal = Connection.lazy(temporalConnectionOptions(config));
   const reader = new SessionReader(db);
   const kafka = new KafkaProducer(config, { clientId: service });
+  const hub = new EventHub(config, log);
+  // Longer than a request may take: what has expired can't have run on.
+  const seconds = config.MODEL_DEADLINE_SECONDS + 60;
+  const spending = new Spending({ database: db, log, seconds, hears: () => hub.connected });
+  hub.follow(recallChannel, (tenant) => spending.recalled(tenant));
   const identity = { url: config.IDENTITY_URL, caFile: config.IDENTITY_CA_FILE, tokenFile: config.IDENTITY_TOKEN_FILE };
   return {
     db,
@@ -67,10 +73,9 @@ function connect(config: GatewayConfig) {
     relations: relationCheckerOf(config, { facts: sessionFacts(reader) }),
     quota: new PostgresQuota({ database: db, limits: limitsOf(service, config), log }),
     verdicts: new KafkaVerdictSink({ producer: kafka, log, spill }),
-    hub: new EventHub(config, log),
+    hub,
     models: createModels(readModelsFile(config.MODELS_FILE), { log }),
-    // Longer than a request may take: what has expired can't have run on.
-    spending: new Spending({ database: db, log, seconds: config.MODEL_DEADLINE_SECONDS + 60 }),
+    spending,
   };
 }
 

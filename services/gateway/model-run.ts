@@ -28,20 +28,21 @@ export interface Admitted extends Omit<Work, 'most'> {
   readonly startedAt: number;
 }
 
-/** Runs with what ends it: its caller's leaving, a halt, a suspension. Always released. */
+/** Runs with what ends it: its caller's leaving, a halt, a suspension, a budget after all. Always released. */
 async function* governed<Item>(
   { control }: ModelRuns,
   { caller }: Admitted,
+  { refused }: Spent,
   gone: AbortSignal,
   run: (signal: AbortSignal) => AsyncIterable<Item>,
 ): AsyncGenerator<Item> {
   const work = followWork(control, caller);
-  const signal = AbortSignal.any([gone, work.signal]);
+  const signal = AbortSignal.any(refused === undefined ? [gone, work.signal] : [gone, work.signal, refused]);
   try {
     signal.throwIfAborted();
     yield* run(signal);
   } catch (error) {
-    throw problemOfRun(error, signal);
+    throw refused?.aborted ? refused.reason : problemOfRun(error, signal);
   } finally {
     work.release();
   }
@@ -61,7 +62,7 @@ export async function* answer(
   const most = estimate(runs.models, request);
   const spent = await runs.spending.begin({ ...admitted, most });
   const tally = new Tally(admitted, request, most);
-  yield* governed(runs, admitted, gone, (signal) => counted(runs, admitted, request, signal, spent, tally));
+  yield* governed(runs, admitted, spent, gone, (signal) => counted(runs, admitted, request, signal, spent, tally));
 }
 
 async function* counted(
@@ -74,6 +75,7 @@ async function* counted(
 ): AsyncGenerator<ChatChunk> {
   const budget = { costMicros: tally.most.costMicros };
   let ended = false;
+  let isGranted = spent.granted === undefined;
   const end = (outcome: Ending['outcome'], error?: unknown) => {
     ended = true;
     spent.end(tally.ending(outcome, error));
@@ -82,6 +84,8 @@ async function* counted(
     for await (const chunk of models.complete(request, { signal, deadlineMs, budget, requestId })) {
       tally.add(chunk);
       if (isLast(chunk)) end('completed');
+      if (!isGranted) await spent.granted;
+      isGranted = true;
       yield chunk;
     }
     if (!ended) throw new ModelError('broken_off', 'the answer ended without its last chunk');
@@ -119,9 +123,10 @@ export async function embed(
       throw error;
     });
     spent.end(ending('completed', usage.promptTokens, costMicros ?? most.costMicros, provider));
+    await spent.granted;
     yield { vectors, promptTokens: usage.promptTokens };
   };
-  for await (const result of governed(runs, admitted, gone, run)) return result;
+  for await (const result of governed(runs, admitted, spent, gone, run)) return result;
   throw new Error('no answer came from an embedding');
 }
 

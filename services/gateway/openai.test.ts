@@ -1,6 +1,7 @@
 /** OpenAI's API at the gateway, asked by the official client, with real servers behind it. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, it } from 'node:test';
+import { recallChannel } from '@somagent/budget';
 import { hasOpenFga } from '@somagent/relations/testing/openfga.ts';
 import OpenAI from 'openai';
 import { attacks } from './testing/openai-attacks.ts';
@@ -306,6 +307,33 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
     const { body } = await world.ask('/v1/budgets');
     assert.deepEqual([body.budgets[0].used.tokens, body.budgets[0].reserved.tokens], [used, 0]);
     await world.clearBudgets();
+  });
+
+  it('asks the model at once within what is leased, and gives out nothing of an answer that a recall forbids', async () => {
+    const client = await world.clientOf('agent');
+    await world.putBudget({ tokens: 1_000_000 });
+    await world.until(async () => {
+      assert.ok((await client.chat.completions.create(ask)).usage);
+      return (await world.leased()) > 0;
+    }, 'room is leased');
+    // The notice of the recall is still on its way.
+    world.hub.follow(recallChannel, () => undefined);
+    await world.putBudget({ tokens: 20 });
+    assert.equal(await world.leased(), 0);
+    const asked = world.front.requests.length;
+    const error = await refused(client.chat.completions.create({ ...ask, stream: true }));
+    assert.deepEqual([error.status, error.code], [429, 'insufficient_quota']);
+    assert.equal(world.front.requests.length, asked + 1, 'the model had been asked');
+    assert.deepEqual(
+      (await world.told(error.requestID)).map(({ data }) => [data.outcome, data.promptTokens]),
+      [['refused', 0]],
+    );
+    world.hearRecalls();
+    world.spending.recalled();
+    assert.equal((await refused(client.chat.completions.create(ask))).code, 'insufficient_quota');
+    assert.equal(world.front.requests.length, asked + 1, 'no model is asked any more');
+    await world.spending.flush();
+    assert.equal(await world.held(), 0);
   });
 
   it('offers a model only tools that its caller may use', async () => {

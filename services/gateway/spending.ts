@@ -1,5 +1,12 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
-import { type Actual, BudgetBatches, type BudgetRequest, type Refusal } from '@somagent/budget';
+import {
+  type Actual,
+  BudgetBatches,
+  BudgetLeases,
+  type BudgetRequest,
+  type Confirmation,
+  type Refusal,
+} from '@somagent/budget';
 import { type EventData, event, type OutgoingEvent } from '@somagent/events';
 import { type Caller, Problem, tenantOrNull } from '@somagent/governance';
 import { appendEvents, type Logger, messageOf } from '@somagent/kit';
@@ -14,6 +21,8 @@ export interface SpendingOptions {
   readonly log: Logger;
   /** Time after which a reservation returns by itself, seconds: longer than any request. */
   readonly seconds: number;
+  /** Whether recalls of leases are heard at the moment; {@link Spending.recalled} is to be called then. @default never */
+  readonly hears?: () => boolean;
 }
 
 /** A request of a model. */
@@ -50,41 +59,64 @@ const noTime = { queue: null, firstToken: null, model: 0, total: 0 } as const;
 
 /**
  * The cost hard stop: what a request may use at most is reserved before it runs, and settled with what it has used in
- * the statement that stores its usage event. No answer waits for its settlement: until that is stored, the reservation
+ * the statement that stores its usage event. Room that was leased in advance is reserved while the model begins: nobody
+ * sees of the answer before that is stored. No answer waits for its settlement: until that is stored, the reservation
  * keeps the room for the most. A request whose process is killed has left its event with the reservation, so that there
- * is exactly one in every case.
+ * is exactly one for every answer of which anything was seen.
  */
 export class Spending {
   readonly #options: SpendingOptions;
   readonly #budgets: BudgetBatches;
+  readonly #leases: BudgetLeases;
   /** Settlements that are on their way, by tenant. */
   readonly #open = new Map<string, Set<Promise<void>>>();
 
   constructor(options: SpendingOptions) {
     this.#options = options;
     this.#budgets = new BudgetBatches(options);
+    this.#leases = new BudgetLeases({ ...options, exact: this.#budgets, hears: options.hears ?? (() => false) });
   }
 
   /** @throws Problem budget-exceeded, before anything has run */
   async begin(work: Work): Promise<Spent> {
-    const { tenant } = work.caller;
-    const lost = 'the process of the gateway ended before it was counted';
-    const unsettled = usageEvent(work, { ...nothing, ...noTime, outcome: 'failed', reasons: [lost] });
     const request = requestOf(work);
-    const ask = () => this.#budgets.reserve(request, { seconds: this.#options.seconds, unsettled });
+    const options = () => ({ seconds: this.#options.seconds, unsettled: lostEvent(work) });
+    const drawn = this.#leases.draw(request, options);
+    if (drawn !== undefined) return this.#spent(work, this.#granted(work, drawn));
+    const ask = () => this.#budgets.reserve(request, options());
     const first = await ask();
     // What answers of this process have not used may be missing only because it is on its way.
-    const answer = !first.granted && (await this.#returned(tenant)) ? await ask() : first;
-    if (answer.granted) return { end: (ending) => this.#end(work, ending) };
-    await appendEvents(this.#options.database.of(tenant), [
+    await this.#granted(work, !first.granted && (await this.#returned(work.caller.tenant)) ? await ask() : first);
+    return this.#spent(work, undefined);
+  }
+
+  /** To be called when the leases of a tenant were recalled, or (without one) when that may have been missed. */
+  recalled(tenant?: string): void {
+    this.#leases.recalled(tenant);
+  }
+
+  /** Resolves when every settlement is stored, and what was leased is given back. */
+  async flush(): Promise<void> {
+    await Promise.all([...this.#open.values()].flatMap((settlements) => [...settlements]));
+    await this.#leases.giveBack();
+  }
+
+  /** @throws Problem budget-exceeded, when that is told */
+  async #granted(work: Work, answered: Confirmation | Promise<Confirmation>): Promise<void> {
+    const answer = await answered;
+    if (answer.granted) return;
+    await appendEvents(this.#options.database.of(work.caller.tenant), [
       usageEvent(work, { ...nothing, ...noTime, outcome: 'refused', reasons: [answer.message] }),
     ]);
     throw refusalOf(answer);
   }
 
-  /** Resolves when every settlement is stored. */
-  async flush(): Promise<void> {
-    await Promise.all([...this.#open.values()].flatMap((settlements) => [...settlements]));
+  #spent(work: Work, granted: Promise<void> | undefined): Spent {
+    const end = (ending: Ending) => this.#end(work, granted, ending);
+    if (granted === undefined) return { granted, refused: undefined, end };
+    const refused = new AbortController();
+    granted.catch((error: unknown) => refused.abort(error));
+    return { granted, refused: refused.signal, end };
   }
 
   /** Waits for the settlements of a tenant, not longer than a moment. @returns whether there were any */
@@ -95,19 +127,20 @@ export class Spending {
     return true;
   }
 
-  #end(work: Work, ending: Ending): void {
+  #end(work: Work, granted: Promise<void> | undefined, ending: Ending): void {
     const { tenant } = work.caller;
     const open = this.#open.get(tenant) ?? new Set();
-    const settled = this.#settle(work, ending).finally(() => {
+    const settled = this.#settle(work, granted, ending).finally(() => {
       open.delete(settled);
       if (open.size === 0) this.#open.delete(tenant);
     });
     this.#open.set(tenant, open.add(settled));
   }
 
-  /** Tries until the reservation has run out anyway. */
-  async #settle(work: Work, ending: Ending): Promise<void> {
+  /** Tries until the reservation has run out anyway. What was refused after all has no reservation, and was told. */
+  async #settle(work: Work, granted: Promise<void> | undefined, ending: Ending): Promise<void> {
     const { log, seconds } = this.#options;
+    if (granted !== undefined && !(await succeeds(granted))) return;
     // The last piece of the answer goes first.
     await nextTurn();
     const { requestId, most } = work;
@@ -132,8 +165,21 @@ export class Spending {
   }
 }
 
+const succeeds = (promise: Promise<unknown>): Promise<boolean> =>
+  promise.then(
+    () => true,
+    () => false,
+  );
+
 /** A request that runs. */
 export interface Spent {
+  /**
+   * Absent where the reservation is stored. Else nobody may see anything of the answer before it resolves; it rejects
+   * with the Problem of a request that is refused after all, because what was leased had been recalled.
+   */
+  readonly granted: Promise<void> | undefined;
+  /** Aborts with what {@link granted} rejects with. */
+  readonly refused: AbortSignal | undefined;
   /** To be called once, whichever way it ended. It is stored in the background. */
   end(ending: Ending): void;
 }
@@ -142,6 +188,12 @@ const requestOf = ({ caller, team, persona, sessionId, requestId, most }: Work):
   ...{ tenant: caller.tenant, team, persona, sessionId, requestId },
   ...most,
 });
+
+const lostEvent = (work: Work): OutgoingEvent =>
+  usageEvent(work, {
+    ...{ ...nothing, ...noTime, outcome: 'failed' },
+    reasons: ['the process of the gateway ended before it was counted'],
+  });
 
 function usageEvent(work: Work, ending: Ending): OutgoingEvent {
   const { requestId, caller, sessionId, team, persona, model: modelName, lane } = work;

@@ -1,5 +1,5 @@
 import { randomUUIDv7 } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { subjectOf, type TopicName } from '@somagent/events';
 import type { EventEnvelope } from '@somagent/events/envelope.ts';
 import { type Logger, messageOf } from '@somagent/kit';
@@ -41,7 +41,7 @@ export interface VerdictSinkOptions {
   readonly capacity?: number;
   /** The most verdicts of one request to Kafka. @default 500 */
   readonly batch?: number;
-  /** Verdicts of so many milliseconds travel together; what a killed process loses is at most this and one batch. @default 25 */
+  /** Verdicts of so many milliseconds travel together; what a killed process loses is at most this and one batch. @default 50 */
   readonly linger?: number;
   /** Time after which Kafka counts as away and the outbox is used, milliseconds. @default 2000 */
   readonly patience?: number;
@@ -62,7 +62,7 @@ export class KafkaVerdictSink implements VerdictSink {
   #delivered = { kafka: 0, outbox: 0 };
 
   constructor(options: VerdictSinkOptions) {
-    this.#options = { capacity: 20_000, batch: 500, linger: 25, patience: 2000, pause: 1000, ...options };
+    this.#options = { capacity: 20_000, batch: 500, linger: 50, patience: 2000, pause: 1000, ...options };
   }
 
   get accepting(): boolean {
@@ -88,7 +88,7 @@ export class KafkaVerdictSink implements VerdictSink {
     const { linger, batch } = this.#options;
     await sleep(linger);
     while (this.#waiting.length > 0) {
-      const events = this.#waiting.slice(0, batch).map(verdictEvent);
+      const events = await inSlices(this.#waiting.slice(0, batch), verdictEvent);
       // They count as waiting until they are safe.
       await this.#deliver(events);
       this.#waiting.splice(0, events.length);
@@ -107,8 +107,8 @@ export class KafkaVerdictSink implements VerdictSink {
   async #toKafka(events: readonly VerdictEvent[]): Promise<boolean> {
     const { producer, patience, pause, log } = this.#options;
     if (performance.now() < this.#awayUntil) return false;
-    const messages = events.map((event) => ({ ...event, value: JSON.stringify(event.value) }));
     try {
+      const messages = await inSlices(events, messageOfEvent);
       await within(patience, producer.send(messages));
       this.#delivered.kafka += events.length;
       return true;
@@ -133,6 +133,21 @@ export class KafkaVerdictSink implements VerdictSink {
       return false;
     }
   }
+}
+
+const messageOfEvent = (event: VerdictEvent) => ({ ...event, value: JSON.stringify(event.value) });
+
+/** So many verdicts are made in one turn of the event loop: requests wait for none longer than some tenths of a millisecond. */
+const slice = 32;
+
+/** Maps in turns of the event loop, so that no request waits for a whole batch. */
+async function inSlices<Item, Made>(items: readonly Item[], make: (item: Item) => Made): Promise<Made[]> {
+  const made: Made[] = [];
+  for (let start = 0; start < items.length; start += slice) {
+    if (start > 0) await nextTurn();
+    for (const item of items.slice(start, start + slice)) made.push(make(item));
+  }
+  return made;
 }
 
 /** @throws Error when the promise takes longer than `limit` milliseconds. */

@@ -1,4 +1,9 @@
-import { budgetKeysMigration, budgetMigration, grantBudgets } from '@somagent/budget/migration.ts';
+import {
+  budgetKeysMigration,
+  budgetLeaseMigration,
+  budgetMigration,
+  grantBudgets,
+} from '@somagent/budget/migration.ts';
 import { quotaMigration } from '@somagent/governance/quota-migration.ts';
 import { isolateTenants, outboxMigration, requireIsolation, tenantSetting } from '@somagent/kit';
 import { type Kysely, sql } from 'kysely';
@@ -101,6 +106,7 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0006-quota': quotaMigration,
   '0007-budget': budgetMigration,
   '0008-budget-keys': budgetKeysMigration,
+  '0009-budget-lease': budgetLeaseMigration,
 };
 
 /**

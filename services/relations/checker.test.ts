@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { after, before, describe, it, test } from 'node:test';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { RelationChecker } from './checker.ts';
 import { OpenFga, RelationsRefused, RelationsUnavailable } from './client.ts';
 import { currentModel, ensureModel, locateModel, type ModelLocation, modelDigest } from './store.ts';
@@ -105,6 +106,26 @@ describe('RelationChecker on a real OpenFGA', { skip: !hasOpenFga() && 'OpenFGA 
       answer = await checker.check(ada, 'can_use', session('s2'));
     }
     assert.ok(performance.now() - revoked < 600);
+  });
+
+  it('lets nobody wait who asks all the time, and is no later for it', async () => {
+    await write(owned('s6'));
+    const checker = checkerOf({ staleness: 500 });
+    const ask = () => checker.check(ada, 'can_use', session('s6'));
+    await ask();
+    let waits = 0;
+    for (const until = performance.now() + 2500; performance.now() < until; await sleep(5)) {
+      const answer = ask();
+      // What is remembered is there in the same turn of the event loop.
+      if ((await Promise.race([answer, nextTurn('waits')])) === 'waits') waits += 1;
+      const { held, ageMs } = await answer;
+      assert.ok(held && ageMs <= 500, `an answer of ${ageMs} ms was used`);
+    }
+    assert.ok(waits <= 2, `${waits} of them waited: without asking ahead it is one in each half second`);
+    await write([], owned('s6').slice(2));
+    const revoked = performance.now();
+    while ((await ask()).held) await sleep(5);
+    assert.ok(performance.now() - revoked < 800);
   });
 
   it('asks the same question once, and many in a batch, in order', async () => {

@@ -7,7 +7,7 @@ import { Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { startPostgres, type TestPostgres } from '@somagent/bootstrap/testing/postgres.ts';
-import { type Budget, putBudget } from '@somagent/budget';
+import { type Budget, putBudget, recallChannel } from '@somagent/budget';
 import {
   createGovernedApp,
   type GovernedServer,
@@ -40,6 +40,7 @@ import OpenAI from 'openai';
 import { startEmbeddings, type TestEmbeddings } from '../../embeddings/testing.ts';
 import { createBudgetHandlers } from '../budget-handlers.ts';
 import { budgetRoutes } from '../budget-routes.ts';
+import { EventHub } from '../event-hub.ts';
 import { createOpenAiHandlers } from '../openai-handlers.ts';
 import { openAiRoutes } from '../openai-routes.ts';
 import { routes } from '../routes.ts';
@@ -98,6 +99,7 @@ export class OpenAiWorld {
   owner!: TenantDatabase<Database>;
   models!: Models;
   spending!: Spending;
+  hub!: EventHub;
   server!: GovernedServer;
   fetch!: typeof fetch;
   #folder!: string;
@@ -127,7 +129,7 @@ export class OpenAiWorld {
   async stop(): Promise<void> {
     await this.server?.drain(1000);
     await this.spending?.flush();
-    await Promise.all([this.control?.stop(), this.models?.close()]);
+    await Promise.all([this.control?.stop(), this.models?.close(), this.hub?.stop()]);
     await Promise.all([this.database?.destroy(), this.owner?.destroy()]);
     await Promise.all([
       this.service?.stop(),
@@ -207,6 +209,19 @@ export class OpenAiWorld {
     return Number(rows[0]?.count);
   }
 
+  /** Tokens that leases hold. */
+  async leased(): Promise<number> {
+    const { rows } = await sql<{ tokens: string }>`
+      select coalesce(sum(tokens), 0) as tokens from budget_reservation where lease and state = 'held'`.execute(
+      this.owner.platform,
+    );
+    return Number(rows[0]?.tokens);
+  }
+
+  hearRecalls(): void {
+    this.hub.follow(recallChannel, (tenant) => this.spending.recalled(tenant));
+  }
+
   async until(condition: () => unknown, what: string): Promise<void> {
     const end = performance.now() + 10_000;
     while (!(await condition())) {
@@ -256,22 +271,27 @@ export class OpenAiWorld {
   async #startDatabase(): Promise<void> {
     this.postgres = await startPostgres({ log_statement: 'none' });
     const admin = await this.postgres.connect('postgres');
-    this.owner = await this.#openAs(admin, 'sessions');
-    this.database = await this.#openAs(admin, 'sessions_gateway');
+    this.owner = this.#open(await this.#roleOf(admin, 'sessions'));
+    const gateway = await this.#roleOf(admin, 'sessions_gateway');
+    this.database = this.#open(gateway);
     await admin.query('create database sessions owner sessions');
     await admin.end();
     await migrate(this.owner.platform);
-    this.spending = new Spending({ database: this.database, log: this.log, seconds: 60 });
+    this.hub = new EventHub(gateway, this.log);
+    const hears = () => this.hub.connected;
+    this.spending = new Spending({ database: this.database, log: this.log, seconds: 60, hears });
+    this.hearRecalls();
+    await this.hub.start();
   }
 
-  async #openAs(admin: Awaited<ReturnType<TestPostgres['connect']>>, role: string): Promise<TenantDatabase<Database>> {
+  async #roleOf(admin: Awaited<ReturnType<TestPostgres['connect']>>, role: string): Promise<PostgresConfig> {
     const password = randomBytes(16).toString('hex');
     await admin.query(`create role ${role} login password '${password}'`);
     const folder = join(this.postgres.folder, role);
     await mkdir(folder);
     await writeFile(join(folder, 'username'), role);
     await writeFile(join(folder, 'password'), password);
-    const config: PostgresConfig = {
+    return {
       PGHOST: this.postgres.server.host,
       PGPORT: this.postgres.server.port,
       PGDATABASE: 'sessions',
@@ -279,6 +299,9 @@ export class OpenAiWorld {
       PG_CA_FILE: this.postgres.caFile,
       PG_POOL_SIZE: 6,
     };
+  }
+
+  #open(config: PostgresConfig): TenantDatabase<Database> {
     return new TenantDatabase<Database>(createPool(config, this.log));
   }
 

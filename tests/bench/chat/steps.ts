@@ -86,6 +86,7 @@ export class Stopwatch {
 
   #watchEnd(spent: { end(ending: unknown): Promise<void> }) {
     return {
+      ...spent,
       end: async (ending: unknown) => {
         this.#mark('end');
         await spent.end(ending);
