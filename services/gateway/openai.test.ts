@@ -175,6 +175,7 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
       models.map(({ id, owned_by }) => [id, owned_by]),
       [
         ['soma-tiny', 'llama'],
+        ['soma-free', 'own'],
         ['soma-embed', 'vectors'],
       ],
     );
@@ -309,8 +310,9 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
     await world.clearBudgets();
   });
 
-  it('asks the model at once within what is leased, and gives out nothing of an answer that a recall forbids', async () => {
+  it('asks a model that costs nothing at once within what is leased, and gives out nothing that a recall forbids', async () => {
     const client = await world.clientOf('agent');
+    const free = { ...ask, model: 'soma-free' };
     await world.putBudget({ tokens: 1_000_000 });
     await world.until(async () => {
       assert.ok((await client.chat.completions.create(ask)).usage);
@@ -321,16 +323,18 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
     await world.putBudget({ tokens: 20 });
     assert.equal(await world.leased(), 0);
     const asked = world.front.requests.length;
-    const error = await refused(client.chat.completions.create({ ...ask, stream: true }));
+    const error = await refused(client.chat.completions.create({ ...free, stream: true }));
     assert.deepEqual([error.status, error.code], [429, 'insufficient_quota']);
     assert.equal(world.front.requests.length, asked + 1, 'the model had been asked');
+    assert.equal((await refused(client.chat.completions.create(ask))).code, 'insufficient_quota');
+    assert.equal(world.front.requests.length, asked + 1, 'one that costs is asked only when it is certain');
     assert.deepEqual(
       (await world.told(error.requestID)).map(({ data }) => [data.outcome, data.promptTokens]),
       [['refused', 0]],
     );
     world.hearRecalls();
     world.spending.recalled();
-    assert.equal((await refused(client.chat.completions.create(ask))).code, 'insufficient_quota');
+    assert.equal((await refused(client.chat.completions.create(free))).code, 'insufficient_quota');
     assert.equal(world.front.requests.length, asked + 1, 'no model is asked any more');
     await world.spending.flush();
     assert.equal(await world.held(), 0);

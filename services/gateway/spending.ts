@@ -59,8 +59,8 @@ const noTime = { queue: null, firstToken: null, model: 0, total: 0 } as const;
 
 /**
  * The cost hard stop: what a request may use at most is reserved before it runs, and settled with what it has used in
- * the statement that stores its usage event. Room that was leased in advance is reserved while the model begins: nobody
- * sees of the answer before that is stored. No answer waits for its settlement: until that is stored, the reservation
+ * the statement that stores its usage event. Room that was leased in advance is reserved while a model that costs nothing
+ * begins: nobody sees of the answer before that is stored. No answer waits for its settlement: until that is stored, the reservation
  * keeps the room for the most. A request whose process is killed has left its event with the reservation, so that there
  * is exactly one for every answer of which anything was seen.
  */
@@ -82,7 +82,12 @@ export class Spending {
     const request = requestOf(work);
     const options = () => ({ seconds: this.#options.seconds, unsettled: lostEvent(work) });
     const drawn = this.#leases.draw(request, options);
-    if (drawn !== undefined) return this.#spent(work, this.#granted(work, drawn));
+    if (drawn !== undefined) {
+      const granted = this.#granted(work, drawn);
+      // A provider charges for what it has begun, whoever sees it: what costs money is confirmed first.
+      if (work.most.costMicros > 0) await granted;
+      return this.#spent(work, work.most.costMicros > 0 ? undefined : granted);
+    }
     const ask = () => this.#budgets.reserve(request, options());
     const first = await ask();
     // What answers of this process have not used may be missing only because it is on its way.

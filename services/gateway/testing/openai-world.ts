@@ -321,6 +321,7 @@ export class OpenAiWorld {
       parseModels({
         providers: {
           llama: provider,
+          own: { ...provider, prices: { tiny: { prompt: 0, completion: 0 } } },
           vectors: {
             ...{ kind: 'openai', url: `${this.embeddings.url}/v1`, caFile: this.embeddings.caFile },
             credentialFile: this.embeddings.tokenFile,
@@ -329,6 +330,7 @@ export class OpenAiWorld {
         },
         models: {
           'soma-tiny': { chain: [{ provider: 'llama', model: 'tiny' }], attempts: 1, maxTokens: 64 },
+          'soma-free': { chain: [{ provider: 'own', model: 'tiny' }], attempts: 1, maxTokens: 64 },
           'soma-embed': {
             kind: 'embedding',
             chain: [{ provider: 'vectors', model: this.embeddings.model }],
