@@ -6,6 +6,7 @@ Runs in a network namespace of its own (bench.sh), because Ray binds more than t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -28,6 +29,11 @@ from somagent_slm.engine import _load
 
 OURS, DEFAULT = 8000, 8100
 PARTS, PERCENTS = ("first", "total"), (10, 50, 95)
+# How the titles of the processes begin that a request passes through.
+HOPS = {
+    "our way": {"router": "ray::ServeReplica:slm:", "replica": "ray::ServeReplica:model-"},
+    "Serve's default": {"proxy": "ray::ProxyActor", "replica": "ray::ServeReplica:default:"},
+}
 QUESTION = {"messages": [{"role": "user", "content": "What is a session?"}], "temperature": 0, "stream": True}
 OPTIONS = {"stream_options": {"include_usage": True}}
 
@@ -57,6 +63,7 @@ def main() -> int:
         }
         taken = _in_turn(ways, options.rounds)
         _report(taken, options.tokens)
+        _report_work(ways, options.rounds)
         _report_load({"our way": OURS, "Serve's default": DEFAULT}, limit, options.callers, options.rounds)
     return 0
 
@@ -91,6 +98,36 @@ def _report(taken: dict[str, list[Taken]], tokens: int) -> None:
                 f"overhead over the model, {part} p{percent}: ours {ours:.3f} ms, Serve's default {default:.3f} ms: "
                 f"{default / ours if ours > 0 else float('inf'):.1f} times less"
             )
+
+
+def _report_work(ways: dict[str, Callable[[], Taken]], rounds: int) -> None:
+    """Processor time: what else the machine does makes answers late, but hardly more work."""
+    print(f"processor time of a request, {rounds} of each way; milliseconds")
+    work: dict[str, dict[str, float]] = {}
+    for name, ask in ways.items():
+        before = _worked(name)
+        for _ in range(rounds):
+            ask()
+        work[name] = {hop: (used - before[hop]) / rounds for hop, used in _worked(name).items()}
+        hops = ", ".join(f"{hop} {used:.3f}" for hop, used in work[name].items())
+        print(f"{name:18}{sum(work[name].values()):8.3f} ({hops})")
+    model = sum(work["model alone"].values())
+    ours, default = (sum(work[name].values()) - model for name in ("our way", "Serve's default"))
+    print(f"work beside the model: ours {ours:.3f} ms, Serve's default {default:.3f} ms: {default / ours:.1f} times less")
+
+
+def _worked(way: str) -> dict[str, float]:
+    """Milliseconds that the processes of each hop have worked so far; the client is on no list but that of the model."""
+    if way == "model alone":
+        return {"model": time.process_time() * 1000}
+    used = dict.fromkeys(HOPS[way], 0.0)
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            title = (process / "cmdline").read_bytes().decode()
+            for hop in (hop for hop, start in HOPS[way].items() if title.startswith(start)):
+                tasks = process.glob("task/*/schedstat")
+                used[hop] += sum(int(task.read_text().split()[0]) for task in tasks) / 1e6
+    return used
 
 
 def _report_load(ports: dict[str, int], limit: dict[str, Any], callers: int, rounds: int) -> None:

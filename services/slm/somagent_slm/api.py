@@ -30,6 +30,7 @@ from somagent_slm.settings import Settings
 HEALTH_DEADLINE = 10.0
 LONGEST_DEADLINE_MS = 3_600_000
 _LEFT = 499
+_COMPLETIONS = "/v1/chat/completions"
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -45,15 +46,25 @@ class Api:
         self._metrics = metrics
         self._created = int(time.time())
         self._health_lock = asyncio.Lock()
-        self.application = Starlette(
+        self._completed = self._guard(self._chat)
+        self._routed = Starlette(
             routes=[
-                Route("/v1/chat/completions", self._guard(self._chat), methods=["POST"]),
+                # For what is not POST: `application` answers completions.
+                Route(_COMPLETIONS, self._completed, methods=["POST"]),
                 Route("/v1/models", self._guard(self._models), methods=["GET"]),
                 Route("/metrics", self._guard(self._report), methods=["GET"]),
                 Route("/healthz", self._health, methods=["GET"]),
             ],
             exception_handlers={404: _not_found, 405: _not_allowed},
         )
+
+    async def application(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application. Completions go straight to their handler: Starlette's layers would cost as much as it."""
+        if scope.get("path") == _COMPLETIONS and scope.get("method") == "POST":
+            response = await self._completed(Request(scope, receive, send))
+            await response(scope, receive, send)
+        else:
+            await self._routed(scope, receive, send)
 
     def _guard(self, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:

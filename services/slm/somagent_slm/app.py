@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve import Application
 
 from somagent_slm.api import Api
-from somagent_slm.channel import listen
+from somagent_slm.channel import listen, listen_nearby
 from somagent_slm.fleet import Fleet
 from somagent_slm.hub import Hub
 from somagent_slm.metrics import Metrics
@@ -55,7 +55,11 @@ class Router:
     async def _serve(self, settings: Settings) -> None:
         hub, metrics = Hub(settings), Metrics()
         host = ray.util.get_node_ip_address()
-        await listen(host, settings.channel_port, settings.tls_directory, hub.join, hub.leave)
+        # Kept: a server that nobody holds is closed by the garbage collector.
+        doors = [
+            await listen(host, settings.channel_port, settings.tls_directory, hub.join, hub.leave),
+            await listen_nearby(host, settings.channel_port, hub.join, hub.leave),
+        ]
         door = Door(host, settings.channel_port, settings.tls_directory)
         fleet = Fleet(settings, hub, metrics, door)
         self._server = https_server(settings, Api(settings, hub, metrics).application)
@@ -68,6 +72,8 @@ class Router:
         finally:
             for task in tasks:
                 task.cancel()
+            for opened in doors:
+                opened.close()
 
 
 def app(_arguments: dict[str, Any]) -> Application:
