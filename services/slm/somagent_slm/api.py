@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from somagent_slm.answer import compact_json
 from somagent_slm.auth import admission
 from somagent_slm.backend import Kind, Piece, job_of
 from somagent_slm.call import Call, CallerLeft
@@ -273,7 +274,7 @@ def _timing_headers(soma: dict[str, Any]) -> dict[str, str]:
 
 
 def _event(body: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + compact_json(body).encode() + b"\n\n"
 
 
 def _error(error: ApiError) -> Response:
