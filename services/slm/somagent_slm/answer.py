@@ -15,9 +15,6 @@ from somagent_slm.schema import violation
 
 Chunk = dict[str, Any]
 
-# One encoder: `json.dumps` with options would make one for each chunk.
-compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
 _CALL_HEAD = re.compile(r'\{"name": "((?:[^"\\]|\\.)*)", "arguments": ')
 
 
@@ -81,7 +78,7 @@ class Answer:
         self._head = json.dumps(base, separators=(",", ":"))[:-1] + ',"choices":[{"index":0,"delta":'
 
     def _chunk(self, delta: Chunk, reason: str | None = None) -> str:
-        told = compact_json(delta)
+        told = json.dumps(delta, ensure_ascii=False, separators=(",", ":"))
         return f'{self._head}{told},"finish_reason":{json.dumps(reason)}}}]}}'
 
     def _deltas(self, text: str) -> list[Chunk]:

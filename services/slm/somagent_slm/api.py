@@ -16,7 +16,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from somagent_slm.answer import compact_json
 from somagent_slm.auth import admission
 from somagent_slm.backend import Kind, Piece, job_of
 from somagent_slm.call import Call, CallerLeft
@@ -31,7 +30,6 @@ from somagent_slm.settings import Settings
 HEALTH_DEADLINE = 10.0
 LONGEST_DEADLINE_MS = 3_600_000
 _LEFT = 499
-_COMPLETIONS = "/v1/chat/completions"
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -47,25 +45,15 @@ class Api:
         self._metrics = metrics
         self._created = int(time.time())
         self._health_lock = asyncio.Lock()
-        self._completed = self._guard(self._chat)
-        self._routed = Starlette(
+        self.application = Starlette(
             routes=[
-                # For what is not POST: `application` answers completions.
-                Route(_COMPLETIONS, self._completed, methods=["POST"]),
+                Route("/v1/chat/completions", self._guard(self._chat), methods=["POST"]),
                 Route("/v1/models", self._guard(self._models), methods=["GET"]),
                 Route("/metrics", self._guard(self._report), methods=["GET"]),
                 Route("/healthz", self._health, methods=["GET"]),
             ],
             exception_handlers={404: _not_found, 405: _not_allowed},
         )
-
-    async def application(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application. Completions go straight to their handler: Starlette's layers would cost as much as it."""
-        if scope.get("path") == _COMPLETIONS and scope.get("method") == "POST":
-            response = await self._completed(Request(scope, receive, send))
-            await response(scope, receive, send)
-        else:
-            await self._routed(scope, receive, send)
 
     def _guard(self, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:
@@ -274,7 +262,7 @@ def _timing_headers(soma: dict[str, Any]) -> dict[str, str]:
 
 
 def _event(body: dict[str, Any]) -> bytes:
-    return b"data: " + compact_json(body).encode() + b"\n\n"
+    return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
 def _error(error: ApiError) -> Response:

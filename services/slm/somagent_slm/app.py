@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve import Application
 
 from somagent_slm.api import Api
-from somagent_slm.channel import listen, listen_nearby
+from somagent_slm.channel import listen
 from somagent_slm.fleet import Fleet
 from somagent_slm.hub import Hub
 from somagent_slm.metrics import Metrics
@@ -59,10 +59,7 @@ class Router:
         hub, metrics = Hub(settings, shelf.asked), Metrics()
         host = ray.util.get_node_ip_address()
         # Kept: a server that nobody holds is closed by the garbage collector.
-        doors = [
-            await listen(host, settings.channel_port, settings.tls_directory, hub.join, hub.leave),
-            await listen_nearby(host, settings.channel_port, hub.join, hub.leave),
-        ]
+        replicas = await listen(host, settings.channel_port, settings.tls_directory, hub.join, hub.leave)
         door = Door(host, settings.channel_port, settings.tls_directory)
         fleet = Fleet(settings, hub, metrics, door, shelf)
         self._server = https_server(settings, Api(settings, hub, metrics).application)
@@ -75,8 +72,7 @@ class Router:
         finally:
             for task in tasks:
                 task.cancel()
-            for opened in doors:
-                opened.close()
+            replicas.close()
 
 
 def app(_arguments: dict[str, Any]) -> Application:

@@ -21,7 +21,6 @@ from typing import Any
 
 from somagent_slm.backend import Kind, Piece, answer_question, perform
 from somagent_slm.engine import Engine
-from somagent_slm.model_file import cache_folder
 from somagent_slm.process import log
 
 HELLO, DRAINING, JOB, CANCEL, DEMAND, ASK, TOLD = 10, 11, 12, 13, 14, 15, 16
@@ -67,15 +66,8 @@ class _Frames(asyncio.Protocol):
         self.after_frames()
 
     def send(self, kind: int, number: int = 0, data: bytes = b"") -> None:
-        self._write(_HEADER.pack(len(data), kind, number) + data)
-
-    def send_all(self, number: int, pieces: list[Piece]) -> None:
-        """As one write: each costs a TLS record, or a turn of the kernel."""
-        self._write(b"".join(_HEADER.pack(len(piece.data), piece.kind, number) + piece.data for piece in pieces))
-
-    def _write(self, frames: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(frames)
+            self._transport.write(_HEADER.pack(len(data), kind, number) + data)
 
     def close(self) -> None:
         if self._transport is not None:
@@ -238,7 +230,8 @@ class ReplicaEnd(_Frames):
     async def _perform(self, number: int, job: bytes) -> None:
         async with contextlib.aclosing(perform(self._engine, job)) as pieces:
             async for told in pieces:
-                self.send_all(number, told)
+                for piece in told:
+                    self.send(piece.kind, number, piece.data)
 
     async def _tell(self, number: int, question: str) -> None:
         try:
@@ -261,21 +254,6 @@ async def listen(
     )
 
 
-async def listen_nearby(
-    host: str, port: int, joined: Callable[[RemoteBackend], None], left: Callable[[RemoteBackend], None]
-) -> asyncio.Server:
-    """Opens a second door, for replicas on this node: a socket in a folder that no other user can enter, without TLS."""
-    key, place = channel_key(), _nearby(host, port)
-    place.unlink(missing_ok=True)
-    return await asyncio.get_running_loop().create_unix_server(lambda: RemoteBackend(key, joined, left), place)
-
-
-def _nearby(host: str, port: int) -> Path:
-    # Named by the key too: whoever waits there has the token of the same cluster.
-    name = hashlib.sha256(f"{host}:{port}:{channel_key()}".encode()).hexdigest()[:16]
-    return cache_folder() / f"{name}.sock"
-
-
 async def dial(host: str, port: int, tls: Path, engine: Engine, hello: dict[str, Any]) -> ReplicaEnd:
     """Joins the router, trying until it answers; a router with another certificate is refused."""
     described = {**hello, "slots": engine.slots, "key": channel_key()}
@@ -291,16 +269,6 @@ async def dial(host: str, port: int, tls: Path, engine: Engine, hello: dict[str,
 
 
 async def _dial_once(host: str, port: int, tls: Path, engine: Engine, hello: dict[str, Any]) -> ReplicaEnd:
-    """By the door of this node, where there is one, else by TLS. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-        _, end = await asyncio.get_running_loop().create_unix_connection(
-            lambda: ReplicaEnd(engine, hello), str(_nearby(host, port))
-        )
-        return end
-    return await _dial_tls(host, port, tls, engine, hello)
-
-
-async def _dial_tls(host: str, port: int, tls: Path, engine: Engine, hello: dict[str, Any]) -> ReplicaEnd:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     # By its exact certificate, which says more than a name that any certificate of the authority may have.

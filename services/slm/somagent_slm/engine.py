@@ -26,8 +26,6 @@ Chunk = dict[str, Any]
 _LOG_ERRORS = 1
 _WARM_UP = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "stream": True}
 _PROBE = {**_WARM_UP, "max_tokens": 1}
-# Tokens that come faster than this travel together; the first one and the end never wait.
-GATHER_SECONDS = 0.002
 
 
 class Engine:
@@ -70,12 +68,9 @@ class Engine:
                 chunks = [item for item in items if item is not None]
                 for chunk in chunks:
                     _raise_refusal(chunk)
-                ended = items[-1] is None
-                if not ended and any(map(_has_text, chunks)):
-                    inbox.rest(GATHER_SECONDS)
                 if chunks:
                     yield chunks
-                if ended:
+                if items[-1] is None:
                     return
         finally:
             cancelled.set()
@@ -114,24 +109,19 @@ def load_engine(spec: ModelSpec) -> Engine:
 
 
 class _Inbox:
-    """What threads hand to one coroutine. Many items cost one wake-up: a wake-up costs more than a token.
-
-    `None` is the last item.
-    """
+    """What threads hand to one coroutine. Many items cost one wake-up: a wake-up costs more than a token."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._items: deque[Any] = deque()
         self._lock = threading.Lock()
         self._woken = False
-        self._resting = False
         self._arrived = asyncio.Event()
 
     def put(self, item: Any) -> None:
         with self._lock:
             self._items.append(item)
-            wake = not self._woken and (item is None or not self._resting)
-            self._woken = self._woken or wake
+            wake, self._woken = not self._woken, True
         if wake:
             # The loop may be gone when the process is shutting down.
             with contextlib.suppress(RuntimeError):
@@ -145,23 +135,6 @@ class _Inbox:
             items = list(self._items)
             self._items.clear()
         return items
-
-    def rest(self, seconds: float) -> None:
-        """For so long items gather; the last one wakes at once."""
-        self._resting = True
-        self._loop.call_later(seconds, self._rested)
-
-    def _rested(self) -> None:
-        with self._lock:
-            self._resting = False
-            wake = bool(self._items) and not self._woken
-            self._woken = self._woken or wake
-        if wake:
-            self._arrived.set()
-
-
-def _has_text(chunk: Chunk) -> bool:
-    return any(choice["delta"].get("content") for choice in chunk.get("choices", ()))
 
 
 def _raise_refusal(chunk: Chunk | Exception) -> None:

@@ -21,8 +21,6 @@ def https_server(settings: Settings, application: ASGIApp) -> uvicorn.Server:
             # Longer than a client keeps an idle connection: a request that meets a closing one would fail.
             timeout_keep_alive=75,
             http="httptools",
-            # The application is a method, which uvicorn would take for an older kind.
-            interface="asgi3",
             lifespan="off",
             ws="none",
             access_log=False,

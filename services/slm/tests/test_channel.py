@@ -1,14 +1,12 @@
-"""The way between router and replicas: real TLS and a real socket of the node, the real engine, and those who may not."""
+"""The way between router and replicas: real TLS on the loopback, the real engine, and those who may not."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import ssl
 import struct
 import subprocess
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,11 +14,9 @@ from typing import Any
 
 import pytest
 
-from somagent_slm import channel
 from somagent_slm.backend import Kind, Piece, job_of
-from somagent_slm.channel import HELLO, RemoteBackend, channel_key, dial, listen, listen_nearby
-from somagent_slm.engine import Engine, _Inbox
-from somagent_slm.settings import SettingsError
+from somagent_slm.channel import HELLO, RemoteBackend, channel_key, dial, listen
+from somagent_slm.engine import Engine
 from tests.conftest import Files, free_port
 
 HELLO_OF_TINY = {"model": "soma-tiny", "version": "v1", "replica": "r1"}
@@ -52,16 +48,6 @@ async def opened(files: Files) -> AsyncIterator[Door]:
     server = await listen("127.0.0.1", door.port, files.tls, door.came.append, door.went.append)
     try:
         yield door
-    finally:
-        server.close()
-
-
-@asynccontextmanager
-async def opened_nearby(door: Door) -> AsyncIterator[Path]:
-    """A door of this node alone: nobody listens at its port."""
-    server = await listen_nearby("127.0.0.1", door.port, door.came.append, door.went.append)
-    try:
-        yield channel._nearby("127.0.0.1", door.port)
     finally:
         server.close()
 
@@ -102,117 +88,6 @@ def test_an_answer_comes_through_in_order(files: Files) -> None:
         deltas = [json.loads(piece.data)["choices"][0]["delta"] for piece in pieces[:-1] if json.loads(piece.data)["choices"]]
         assert "".join(delta.get("content", "") for delta in deltas).startswith("A session is")
         assert json.loads(pieces[-1].data)["usage"]["completion_tokens"] == tokens
-
-
-@pytest.fixture
-def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for temporary files of its own, as a pod has."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return tmp_path
-
-
-def test_a_replica_of_the_same_node_comes_by_its_socket(files: Files, node: Path) -> None:
-    async def run() -> tuple[list[Piece], str, int]:
-        engine = Engine(files.model, slots=1, threads=1, context=0)
-        door = Door()
-        async with opened_nearby(door) as place:
-            end = await dial("127.0.0.1", door.port, files.tls, engine, HELLO_OF_TINY)
-            try:
-                backend = await door.first()
-                return await all_of(backend.start(job(max_tokens=5))), backend.replica, place.parent.stat().st_mode & 0o777
-            finally:
-                end.close()
-                engine.close()
-
-    pieces, replica, mode = asyncio.run(run())
-    assert (json.loads(pieces[-1].data)["usage"]["completion_tokens"], replica, mode) == (5, "r1", 0o700)
-
-
-def test_a_socket_that_nobody_answers_any_more_is_passed_by(files: Files, node: Path) -> None:
-    async def run() -> int:
-        engine = Engine(files.model, slots=1, threads=1, context=0)
-        async with opened(files) as door:
-            async with opened_nearby(door) as place:
-                pass
-            assert place.exists()
-            end = await dial("127.0.0.1", door.port, files.tls, engine, HELLO_OF_TINY)
-            await door.first()
-            end.close()
-            engine.close()
-            return len(door.came)
-
-    assert asyncio.run(run()) == 1
-
-
-def test_the_socket_is_refused_in_a_folder_that_is_open_to_others(files: Files, node: Path) -> None:
-    (node / f"somagent-slm-{os.getuid()}").mkdir(mode=0o777)
-    (node / f"somagent-slm-{os.getuid()}").chmod(0o777)
-
-    async def run() -> None:
-        async with opened_nearby(Door()):
-            pass
-
-    with pytest.raises(SettingsError, match="open to others"):
-        asyncio.run(run())
-
-
-@pytest.mark.parametrize(("key", "let_in"), [(None, 0), ("0" * 64, 0), ("own", 1)])
-def test_the_socket_asks_for_the_clusters_token_too(node: Path, key: str | None, let_in: int) -> None:
-    async def run() -> int:
-        door = Door()
-        async with opened_nearby(door) as place:
-            reader, writer = await asyncio.open_unix_connection(place)
-            hello = {**HELLO_OF_TINY, "slots": 1, **({} if key is None else {"key": channel_key() if key == "own" else key})}
-            data = json.dumps(hello).encode()
-            writer.write(struct.pack(">IBI", len(data), HELLO, 0) + data)
-            try:
-                async with asyncio.timeout(0.5):
-                    await reader.read()
-            except (TimeoutError, ConnectionError):
-                pass
-            writer.close()
-            return len(door.came)
-
-    assert asyncio.run(run()) == let_in
-
-
-def test_tokens_that_come_fast_travel_together_and_the_last_one_waits_for_nothing() -> None:
-    async def run() -> tuple[list[Any], float, list[Any], float]:
-        inbox = _Inbox(asyncio.get_running_loop())
-        inbox.put("a")
-        assert await inbox.take() == ["a"]
-        inbox.rest(0.3)
-        started = time.monotonic()
-        inbox.put("b")
-        asyncio.get_running_loop().call_later(0.05, inbox.put, "c")
-        together, waited = await inbox.take(), time.monotonic() - started
-        inbox.rest(30)
-        started = time.monotonic()
-        inbox.put("d")
-        asyncio.get_running_loop().call_later(0.05, inbox.put, None)
-        return together, waited, await inbox.take(), time.monotonic() - started
-
-    together, waited, end, ended = asyncio.run(run())
-    assert (together, end) == (["b", "c"], ["d", None])
-    assert 0.25 < waited < 5
-    assert ended < 5
-
-
-def test_a_stream_takes_fewer_wake_ups_than_tokens_and_loses_none(files: Files) -> None:
-    async def run() -> list[list[Any]]:
-        engine = Engine(files.model, slots=1, threads=1, context=0)
-        body = {"messages": [{"role": "user", "content": "Hello"}], "stream": True, "max_tokens": 60}
-        grammar = {"grammar": 'root ::= "a"{900}', "stream_options": {"include_usage": True}}
-        batches = [batch async for batch in engine.generate({**body, **grammar})]
-        engine.close()
-        return batches
-
-    batches = asyncio.run(run())
-    chunks = [chunk for batch in batches for chunk in batch]
-    texts = [choice["delta"].get("content") for chunk in chunks for choice in chunk["choices"]]
-    assert chunks[-1]["usage"]["completion_tokens"] == 60
-    assert len([text for text in texts if text]) == 60
-    assert len(batches) < 50
 
 
 def test_what_llama_refuses_is_told(files: Files) -> None:
