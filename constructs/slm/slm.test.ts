@@ -103,7 +103,7 @@ test('every node reads promoted models, as a reader of its own, and can verify t
       buckets: [modelsBucket],
     });
     plan.signingKey('training-lineage', 'Ed25519', 'north-services');
-    const workers = { workers: 1, renderer, promoted: store };
+    const workers = { workers: 1, renderer, promoted: store, promotedPlaces: 2 };
     new Slm(region.chart('runtime'), 'slm', { image: image('ray-slm'), plan, ...workers });
     const cluster = () => region.find('RayService', 'slm').spec.rayClusterConfig;
     const templates =
@@ -114,6 +114,7 @@ test('every node reads promoted models, as a reader of its own, and can verify t
       const pod = { spec: { template } } as Manifest;
       const mounts = mountsOf(pod);
       assert.equal(environmentOf(pod).SLM_PROMOTED_URL, 'https://store.north-data.svc:7070/models');
+      assert.equal(environmentOf(pod).SLM_PROMOTED_PLACES, '2');
       assert.deepEqual(
         ['credentials', 'ca', 'key'].map((name) => mounts[`/secrets/promoted/${name}`]),
         ['store-user-slm', 'region-ca-cert', 'training-lineage-public'],
@@ -133,6 +134,18 @@ test('a store without the bucket of models is refused', () => {
     () => new Slm(region.chart('runtime'), 'slm', { image: image('ray-slm'), plan, promoted: store }),
     /user of bucket models is "slm"/,
   );
+});
+
+test('a wrong number of places for promoted models says what to do', () => {
+  const region = new TestRegion();
+  const { plan } = region;
+  const images = { image: image('object-store'), bootstrapImage: image('bootstrap') };
+  const promoted = new ObjectStore(region.chart('data'), 'store', { ...images, plan, buckets: [modelsBucket] });
+  plan.signingKey('training-lineage', 'Ed25519', 'north-services');
+  const props = { image: image('ray-slm'), plan, promoted, promotedPlaces: 0 };
+  assert.throws(() => new Slm(region.chart('runtime'), 'slm', props), {
+    message: 'promotedPlaces is 0; allowed: a whole number from 1 to 1024. Use for instance 1.',
+  });
 });
 
 test('a wrong number of slots says what to do', () => {

@@ -70,6 +70,12 @@ export interface SlmProps {
    * @default promoted models are not served
    */
   readonly promoted?: ObjectStore;
+  /**
+   * Promoted models that are held at the same time, about 120 MB each; where there are more, those that somebody asks
+   * for take the places of those that nobody has asked for in a minute. Only with `promoted`.
+   * @default 4
+   */
+  readonly promotedPlaces?: number;
   /** Interactive requests that may wait for each model; more get 429. @default 64 */
   readonly queue?: number;
   /** Batch requests that may wait for each model; more get 429. @default 256 */
@@ -175,7 +181,7 @@ export class Slm extends Construct implements Connectable, Endpoint {
         SLM_TLS_DIR: '/secrets/slm-tls',
         SLM_WORKLOAD_AUDIENCE: workloadAudience(TARGET),
         SLM_WORKLOAD_CALLERS: { late: () => [...this.#callers].sort().join(',') },
-        ...(props.promoted && promotedVariables(props.promoted)),
+        ...(props.promoted && promotedVariables(props.promoted, props.promotedPlaces ?? 4)),
       },
       secrets: [{ path: '/secrets/slm-tls', secret: certificate }, ...this.#promotedSecrets(props, namespace)],
       workloadKeys: props.apiServer ?? {},
@@ -196,8 +202,9 @@ export class Slm extends Construct implements Connectable, Endpoint {
 }
 
 /** In the words of the server: where promoted models are, and what they are verified with. */
-function promotedVariables(store: ObjectStore): Environment {
+function promotedVariables(store: ObjectStore, places: number): Environment {
   return {
+    SLM_PROMOTED_PLACES: String(integerBetween('promotedPlaces', places, 1, 1024)),
     SLM_PROMOTED_URL: store.bucketUrl(modelsBucket.name),
     SLM_PROMOTED_CREDENTIALS_DIR: `${PROMOTED}/credentials`,
     SLM_PROMOTED_CA_FILE: `${PROMOTED}/ca/ca.crt`,

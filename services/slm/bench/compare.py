@@ -6,6 +6,7 @@ Runs in a network namespace of its own (bench.sh), because Ray binds more than t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,17 +29,26 @@ from somagent_slm.engine import _load
 
 OURS, DEFAULT = 8000, 8100
 PARTS, PERCENTS = ("first", "total"), (10, 50, 95)
+# How the titles of the processes begin that a request passes through.
+HOPS = {
+    "our way": {"router": "ray::ServeReplica:slm:", "replica": "ray::ServeReplica:model-"},
+    "Serve's default": {"proxy": "ray::ProxyActor", "replica": "ray::ServeReplica:default:"},
+}
 QUESTION = {"messages": [{"role": "user", "content": "What is a session?"}], "temperature": 0, "stream": True}
 OPTIONS = {"stream_options": {"include_usage": True}}
 
 
 @dataclass(frozen=True)
 class Taken:
-    """Milliseconds until the first token and until the end; `tokens` were written."""
+    """Milliseconds until the first token and until the end; `tokens` were written.
+
+    `path` is until the first token too, for a request that has been read, by the router's own clock: without HTTPS.
+    """
 
     first: float
     total: float
     tokens: int
+    path: float | None = None
 
 
 def main() -> int:
@@ -46,6 +56,7 @@ def main() -> int:
     arguments.add_argument("--rounds", type=int, default=300)
     arguments.add_argument("--tokens", type=int, default=16)
     arguments.add_argument("--callers", type=int, default=4)
+    arguments.add_argument("--realtime", action="store_true", help="let nothing else come between; needs root")
     options = arguments.parse_args()
     limit = {"max_tokens": options.tokens}
     with _Server("somagent_slm.head", OURS), _Server("bench.default_chain", DEFAULT):
@@ -55,8 +66,11 @@ def main() -> int:
             "our way": _Https(OURS, limit).ask,
             "Serve's default": _Https(DEFAULT, limit).ask,
         }
+        if options.realtime:
+            _come_first()
         taken = _in_turn(ways, options.rounds)
         _report(taken, options.tokens)
+        _report_work(ways, options.rounds)
         _report_load({"our way": OURS, "Serve's default": DEFAULT}, limit, options.callers, options.rounds)
     return 0
 
@@ -91,6 +105,50 @@ def _report(taken: dict[str, list[Taken]], tokens: int) -> None:
                 f"overhead over the model, {part} p{percent}: ours {ours:.3f} ms, Serve's default {default:.3f} ms: "
                 f"{default / ours if ours > 0 else float('inf'):.1f} times less"
             )
+    path = statistics.median(one.path for one in taken["our way"] if one.path is not None)
+    print(f"within our processes (router to model and back, without HTTPS), first p50: {path - _p(base, 'first', 50):.3f} ms")
+
+
+def _report_work(ways: dict[str, Callable[[], Taken]], rounds: int) -> None:
+    """Processor time: what else the machine does makes answers late, but hardly more work."""
+    print(f"processor time of a request, {rounds} of each way; milliseconds")
+    work: dict[str, dict[str, float]] = {}
+    for name, ask in ways.items():
+        before = _worked(name)
+        for _ in range(rounds):
+            ask()
+        work[name] = {hop: (used - before[hop]) / rounds for hop, used in _worked(name).items()}
+        hops = ", ".join(f"{hop} {used:.3f}" for hop, used in work[name].items())
+        print(f"{name:18}{sum(work[name].values()):8.3f} ({hops})")
+    model = sum(work["model alone"].values())
+    ours, default = (sum(work[name].values()) - model for name in ("our way", "Serve's default"))
+    print(f"work beside the model: ours {ours:.3f} ms, Serve's default {default:.3f} ms: {default / ours:.1f} times less")
+
+
+def _worked(way: str) -> dict[str, float]:
+    """Milliseconds that the processes of each hop have worked so far; the client is on no list but that of the model."""
+    if way == "model alone":
+        return {"model": time.process_time() * 1000}
+    used = dict.fromkeys(HOPS[way], 0.0)
+    for hop, process in _processes(HOPS[way]):
+        tasks = process.glob("task/*/schedstat")
+        used[hop] += sum(int(task.read_text().split()[0]) for task in tasks) / 1e6
+    return used
+
+
+def _processes(hops: dict[str, str]) -> Iterator[tuple[str, Path]]:
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            title = (process / "cmdline").read_bytes().decode()
+            yield from ((hop, process) for hop, start in hops.items() if title.startswith(start))
+
+
+def _come_first() -> None:
+    """All that a request passes through goes before what else the machine does. Raises PermissionError."""
+    passed = [process for hops in HOPS.values() for _, process in _processes(hops)]
+    for process in (Path("/proc/self"), *passed):
+        for task in process.glob("task/*"):
+            os.sched_setscheduler(int(task.name), os.SCHED_FIFO, os.sched_param(1))
 
 
 def _report_load(ports: dict[str, int], limit: dict[str, Any], callers: int, rounds: int) -> None:
@@ -172,7 +230,9 @@ class _Https:
         if b"data: [DONE]" not in answer:
             raise SystemExit(f"the answer is not whole: {bytes(answer[:600])!r}")
         tokens = int(answer.rpartition(b'"completion_tokens":')[2].split(b",")[0])
-        return Taken((first - started) * 1000, (ended - started) * 1000, tokens)
+        told = answer.rpartition(b'"firstTokenMs":')[2].split(b",")[0]
+        path = float(told) if b'"firstTokenMs":' in answer else None
+        return Taken((first - started) * 1000, (ended - started) * 1000, tokens, path)
 
 
 class _Server:

@@ -21,6 +21,7 @@ from somagent_slm.process import log
 from somagent_slm.replica import Door
 from somagent_slm.server import https_server
 from somagent_slm.settings import Settings, read_settings
+from somagent_slm.shelf import Shelf
 
 
 class Router:
@@ -53,11 +54,14 @@ class Router:
             log("error", f"the router failed: {error}")
 
     async def _serve(self, settings: Settings) -> None:
-        hub, metrics = Hub(settings), Metrics()
+        promoted = settings.promoted
+        shelf = Shelf(promoted.places, promoted.idle_seconds) if promoted else Shelf(0, 0)
+        hub, metrics = Hub(settings, shelf.asked), Metrics()
         host = ray.util.get_node_ip_address()
-        await listen(host, settings.channel_port, settings.tls_directory, hub.join, hub.leave)
+        # Kept: a server that nobody holds is closed by the garbage collector.
+        replicas = await listen(host, settings.channel_port, settings.tls_directory, hub.join, hub.leave)
         door = Door(host, settings.channel_port, settings.tls_directory)
-        fleet = Fleet(settings, hub, metrics, door)
+        fleet = Fleet(settings, hub, metrics, door, shelf)
         self._server = https_server(settings, Api(settings, hub, metrics).application)
         tasks = [asyncio.create_task(part) for part in (fleet.run(), hub.tell_demand())]
         server = asyncio.create_task(self._server.serve())
@@ -68,6 +72,7 @@ class Router:
         finally:
             for task in tasks:
                 task.cancel()
+            replicas.close()
 
 
 def app(_arguments: dict[str, Any]) -> Application:

@@ -21,6 +21,7 @@ from somagent_slm.process import log
 from somagent_slm.promotions import Promotions
 from somagent_slm.replica import Door, model_app
 from somagent_slm.settings import PromotedSettings, Settings, read_models
+from somagent_slm.shelf import Shelf
 
 POLL_SECONDS = 1.0
 FIRST_LOOK_SECONDS = 10.0
@@ -32,8 +33,9 @@ _PREFIX = "model-"
 class Fleet:
     """Belongs to the router's event loop; Serve is asked in threads."""
 
-    def __init__(self, settings: Settings, hub: Hub, metrics: Metrics, door: Door) -> None:
+    def __init__(self, settings: Settings, hub: Hub, metrics: Metrics, door: Door, shelf: Shelf) -> None:
         self._settings, self._hub, self._metrics, self._door = settings, hub, metrics, door
+        self._shelf = shelf
         self._declared = settings.models
         self._promoted: tuple[ModelSpec, ...] = ()
         self._looked = asyncio.Event()
@@ -77,9 +79,12 @@ class Fleet:
             self._changes[name] = asyncio.create_task(self._retire(name))
 
     def _wanted(self) -> tuple[ModelSpec, ...]:
-        """A declared model goes before a promoted one of the same name."""
+        """A declared model goes before a promoted one of the same name; of these as many as have a place."""
         declared = {spec.name for spec in self._declared}
-        return (*self._declared, *(spec for spec in self._promoted if spec.name not in declared))
+        held = self._shelf.choose(tuple(spec for spec in self._promoted if spec.name not in declared))
+        self._metrics.measured("promoted", self._shelf.held, "held")
+        self._metrics.measured("promoted", self._shelf.waiting, "waiting")
+        return (*self._declared, *held)
 
     async def _follow_promotions(self, settings: PromotedSettings) -> None:
         """While the store can't be reached, what is loaded goes on."""
@@ -141,8 +146,11 @@ class Fleet:
         return None
 
     def _run(self, application: str, spec: ModelSpec, version: str) -> None:
+        running = serve.status().applications.get(application)
+        if running is not None and running.status == "DELETING":
+            raise RuntimeError("the same version is still being unloaded")
         # A router that was restarted finds its models running: deploying them again would replace their replicas.
-        if application in serve.status().applications:
+        if running is not None:
             return
         target = model_app(spec, version, self._door, self._settings.drain_seconds)
         serve.run_many(
@@ -167,6 +175,7 @@ class Fleet:
         self._hub.forget(model)
         await self._drained(pool, version)
         await self._delete(_application(model, version))
+        self._metrics.changed(model, "retired")
         log("info", "model retired", model=model, version=version)
 
     async def _drain(self, model: str, version: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from somagent_slm.backend import Backend
 from somagent_slm.pool import Lane, Limits, Pool
@@ -17,13 +18,16 @@ class Hub:
     A replica joins with the version of its model; it gets work once that version is the current one.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, asked: Callable[[str], None] = lambda _: None) -> None:
+        """`asked` hears the name of the tenant's own model at each request that it would answer."""
+        self._asked = asked
         self._limits = {
             Lane.INTERACTIVE: Limits(settings.queue, settings.queue_deadline),
             Lane.BATCH: Limits(settings.batch_queue, settings.batch_deadline),
         }
         self._pools = {spec.name: Pool(spec.name, self._limits) for spec in settings.models}
         self._declared = frozenset(self._pools)
+        self._early: dict[str, list[Backend]] = {}
         self.warm = False
 
     def names(self, tenant: str | None = None) -> list[str]:
@@ -32,7 +36,9 @@ class Hub:
 
     def serving(self, model: str, tenant: str | None) -> Pool:
         """Who answers the tenant when it asks for the model: its own one once that is warm, else everybody's."""
-        own = self._pools.get(f"{model}@{tenant}")
+        name = model if "@" in model else f"{model}@{tenant}"
+        self._asked(name)
+        own = self._pools.get(name)
         return self._pools[model] if own is None or own.current is None else own
 
     def pools(self) -> list[Pool]:
@@ -40,18 +46,27 @@ class Hub:
 
     def pool(self, model: str) -> Pool:
         """The pool of the model; a new model gets one."""
-        return self._pools.setdefault(model, Pool(model, self._limits))
+        if model not in self._pools:
+            pool = self._pools[model] = Pool(model, self._limits)
+            for backend in self._early.pop(model, []):
+                pool.join(backend)
+        return self._pools[model]
 
     def forget(self, model: str) -> None:
         """The model is not served any more."""
         self._pools.pop(model, None)
 
     def join(self, backend: Backend) -> None:
-        # A replica of a model that is not asked for stays without a pool's name in the list of models.
         if backend.model in self._pools:
             self._pools[backend.model].join(backend)
+        else:
+            # A restarted router's replicas may be faster than its list of promoted models, which alone offers a model.
+            self._early.setdefault(backend.model, []).append(backend)
 
     def leave(self, backend: Backend) -> None:
+        early = self._early.get(backend.model, [])
+        if backend in early:
+            early.remove(backend)
         if backend.model in self._pools:
             self._pools[backend.model].leave(backend)
 

@@ -33,6 +33,7 @@ class Metrics:
             for name, text, labels in (
                 ("waiting", "Requests that wait for a slot", by_lane),
                 ("replicas", "Replicas that answer", ("model",)),
+                ("promoted", "Promoted models that are held, and that wait for a place", ("state",)),
                 ("slots", "Conversations that can be generated at once", ("model",)),
                 ("slots_busy", "Slots that generate now, by llama.cpp's own account", ("model",)),
                 ("decodes", "Steps that llama.cpp has computed", ("model",)),
@@ -54,7 +55,7 @@ class Metrics:
         self._restarts.labels(model, outcome).inc()
 
     def changed(self, model: str, outcome: str) -> None:
-        """`outcome` is `switched` or `refused`."""
+        """`outcome` is `switched`, `refused` or `retired`."""
         self._changes.labels(model, outcome).inc()
 
     def measured(self, name: str, value: float, *labels: Any) -> None:

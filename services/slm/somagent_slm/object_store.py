@@ -10,8 +10,10 @@ import hmac
 import ssl
 import urllib.request
 from datetime import UTC, datetime
+from http import HTTPStatus
 from http.client import HTTPResponse
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import quote, urlencode, urlsplit
 from xml.etree import ElementTree
 
@@ -23,6 +25,10 @@ _NAMES = {"s3": "http://s3.amazonaws.com/doc/2006-03-01/"}
 _MOST_BYTES = 1024 * 1024
 
 
+class NotThere(OSError):
+    """The store answers, and has no such object."""
+
+
 class Bucket:
     """`url` is that of the bucket; `credentials` a folder with `username` and `password`, read for each request."""
 
@@ -31,7 +37,7 @@ class Bucket:
         self._context = ssl.create_default_context(cafile=str(authority))
 
     def open(self, key: str) -> HTTPResponse:
-        """The object as a stream, to be closed. Raises OSError when there is none, or no answer."""
+        """The object as a stream, to be closed. Raises NotThere, or OSError when there is no answer."""
         return self._get(f"{self._url}/{quote(key, safe='/-_.~')}")
 
     def read(self, key: str) -> bytes:
@@ -40,7 +46,10 @@ class Bucket:
             return response.read(_MOST_BYTES)
 
     def listed(self, prefix: str) -> dict[str, str]:
-        """Each key below the prefix and what changes whenever it is written. Raises OSError."""
+        """Each key below the prefix and the ETag of its content. Raises OSError.
+
+        Times are left out: they are whole seconds, so what is written twice in one second would look unchanged.
+        """
         found: dict[str, str] = {}
         after = ""
         while True:
@@ -48,9 +57,8 @@ class Bucket:
             with self._get(f"{self._url}?{query}") as response:
                 answer = ElementTree.parse(response).getroot()  # noqa: S314 - of our own store, over TLS
             for entry in answer.iterfind("s3:Contents", _NAMES):
-                key, etag, written = (entry.findtext(f"s3:{name}", "", _NAMES) for name in ("Key", "ETag", "LastModified"))
-                found[key] = f"{etag} {written}"
-                after = key
+                after = entry.findtext("s3:Key", "", _NAMES)
+                found[after] = entry.findtext("s3:ETag", "", _NAMES)
             if answer.findtext("s3:IsTruncated", "false", _NAMES) != "true":
                 return found
 
@@ -58,7 +66,12 @@ class Bucket:
         access, secret = ((self._credentials / name).read_text().strip() for name in ("username", "password"))
         headers = _signed(url, access, secret, datetime.now(UTC))
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 - an https address, checked by the settings
-        return urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS, context=self._context)  # noqa: S310
+        try:
+            return urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS, context=self._context)  # noqa: S310
+        except HTTPError as error:
+            if error.code == HTTPStatus.NOT_FOUND:
+                raise NotThere(f"{urlsplit(url).path} is not in the store") from error
+            raise
 
 
 def _signed(url: str, access: str, secret: str, now: datetime) -> dict[str, str]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from pydantic.alias_generators import to_camel
 from somagent_slm.metrics import Metrics
 from somagent_slm.model_file import cache_folder, make_room
 from somagent_slm.model_spec import ModelSpec
-from somagent_slm.object_store import Bucket
+from somagent_slm.object_store import Bucket, NotThere
 from somagent_slm.process import log
 from somagent_slm.settings import PromotedSettings, SettingsError
 
@@ -50,6 +51,15 @@ class Promotion(BaseModel):
     model_hash: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A statement by the ETag of its content; where it was refused, also the folder of its model and the ETags there."""
+
+    statement: str
+    refused: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
+
+
 class Promotions:
     """What is promoted now, as models that stand in for `base`. Blocks: belongs to one thread at a time."""
 
@@ -58,36 +68,47 @@ class Promotions:
         self._bucket = bucket_of(settings)
         self._key = _public_key(settings.key_file)
         self._base, self._metrics = base, metrics
-        self._seen: dict[str, str] = {}
+        self._seen: dict[str, _Seen] = {}
         self._serving: dict[str, Promotion] = {}
 
     def read(self) -> tuple[ModelSpec, ...]:
         """The models that may serve, each with its file on this node.
 
-        A statement that is refused is said once and changes nothing for its tenant; one that is gone ends the model.
-        Raises OSError while the store can't be reached.
+        What is refused is said once and changes nothing for its tenant; it is looked at again when the content of the
+        statement, the lineage or the model has changed. A statement that is gone ends the model.
+        Raises OSError while the store can't be reached, SettingsError when the cache has no room.
         """
         listed = self._bucket.listed(_FOLDER)
-        stamps = {found[1]: stamp for key, stamp in listed.items() if (found := _STATEMENT.fullmatch(key))}
-        for tenant, stamp in stamps.items():
-            if self._seen.get(tenant) != stamp:
-                self._take(tenant)
-                self._seen[tenant] = stamp
-        for tenant in set(self._seen) - set(stamps):
+        statements = {found[1]: etag for key, etag in listed.items() if (found := _STATEMENT.fullmatch(key))}
+        for tenant, etag in statements.items():
+            if not self._unchanged(tenant, etag):
+                self._seen[tenant] = self._take(tenant, etag)
+        for tenant in set(self._seen) - set(statements):
             del self._seen[tenant]
             self._serving.pop(tenant, None)
         return tuple(self._spec(promotion) for promotion in self._serving.values())
 
-    def _take(self, tenant: str) -> None:
+    def _unchanged(self, tenant: str, statement: str) -> bool:
+        seen = self._seen.get(tenant)
+        if seen is None or seen.statement != statement:
+            return False
+        return seen.refused is None or self._bucket.listed(seen.refused) == seen.files
+
+    def _take(self, tenant: str, statement: str) -> _Seen:
+        folder, files = None, {}
         try:
             promotion = self._promotion(tenant)
+            folder = f"{_directory(promotion)}/"
+            # Before they are read: what changes meanwhile is looked at again.
+            files = self._bucket.listed(folder)
             self._check_lineage(promotion)
             fetch(self._bucket, self._spec(promotion))
-        except Refused as error:
+        except (Refused, NotThere) as error:
             self._metrics.changed(f"{self._base.name}@{tenant}", "refused")
             log("error", "a promoted model is refused", tenant=tenant, problem=str(error))
-            return
+            return _Seen(statement, folder, files)
         self._serving[tenant] = promotion
+        return _Seen(statement)
 
     def _promotion(self, tenant: str) -> Promotion:
         found = opened(self._bucket.read(f"{_FOLDER}{tenant}.json"), "promotion", self._key)

@@ -17,13 +17,17 @@ __all__ = ["SHORTEST_TOKEN", "PromotedSettings", "Settings", "SettingsError", "W
 @dataclass(frozen=True)
 class PromotedSettings:
     """Where models lie that training has promoted: the bucket at `url`, a folder with `username` and `password` for it,
-    its authority, the public half of the key that signs lineages and promotions, and how often to look (seconds)."""
+    its authority, the public half of the key that signs lineages and promotions, and how often to look (seconds).
+
+    At most `places` are held at the same time; one that nobody has asked for in `idle_seconds` may have to go."""
 
     url: str
     credentials_directory: Path
     authority: Path
     key_file: Path
     poll_seconds: float
+    places: int
+    idle_seconds: float
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ def _promoted(environment: Mapping[str, str]) -> PromotedSettings | None:
         authority=path_of(environment, "SLM_PROMOTED_CA_FILE", "the PEM file of the authority of the object store"),
         key_file=path_of(environment, "SLM_PROMOTED_KEY_FILE", "the public key of training's lineages as PEM"),
         poll_seconds=number_of(environment, "SLM_PROMOTED_POLL_MS", 5000, 100, 3_600_000) / 1000,
+        places=number_of(environment, "SLM_PROMOTED_PLACES", 4, 1, 1024),
+        idle_seconds=number_of(environment, "SLM_PROMOTED_IDLE_MS", 60_000, 0, 86_400_000) / 1000,
     )
 
 

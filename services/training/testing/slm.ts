@@ -55,7 +55,7 @@ export async function startSlm(folder: string, model: string, promoted: Promoted
         RAY_TMPDIR: join(folder, 'r'),
       },
       ...Object.fromEntries(Object.entries(promoted).map(([name, value]) => [`SLM_PROMOTED_${name}`, value])),
-      SLM_PROMOTED_POLL_MS: '300',
+      ...{ SLM_PROMOTED_POLL_MS: '300', SLM_PROMOTED_PLACES: '1', SLM_PROMOTED_IDLE_MS: '500' },
     },
   });
   const trusting = fetchTrusting(join(folder, 'ca.crt'));
