@@ -30,6 +30,7 @@ export function runtimeProducts(
     renderer: args.rayRenderer,
     workers: size.slmWorkers,
     promoted: objectStore,
+    promotedPlaces: size.slmPromotedPlaces,
   });
   const embeddings = new Embeddings(charts.embeddings, 'embeddings', {
     image: image('embeddings'),

@@ -16,6 +16,8 @@ export interface RegionSize {
   readonly openfgaReplicas: number;
   readonly opaReplicas: number;
   readonly slmWorkers: number;
+  /** Promoted models that have a place beside the declared ones: half a CPU of head and workers each. */
+  readonly slmPromotedPlaces: number;
   readonly gatewayReplicas: number;
   readonly embeddingsReplicas: number;
   readonly memoryReplicas: number;
@@ -42,6 +44,7 @@ export const regionSizes = {
     openfgaReplicas: 1,
     opaReplicas: 1,
     slmWorkers: 1,
+    slmPromotedPlaces: 2,
     gatewayReplicas: 2,
     embeddingsReplicas: 1,
     memoryReplicas: 1,
@@ -61,6 +64,7 @@ export const regionSizes = {
     openfgaReplicas: 2,
     opaReplicas: 2,
     slmWorkers: 2,
+    slmPromotedPlaces: 4,
     gatewayReplicas: 2,
     embeddingsReplicas: 2,
     memoryReplicas: 2,
@@ -80,6 +84,7 @@ export const regionSizes = {
     openfgaReplicas: 3,
     opaReplicas: 2,
     slmWorkers: 4,
+    slmPromotedPlaces: 8,
     gatewayReplicas: 4,
     embeddingsReplicas: 4,
     memoryReplicas: 3,
