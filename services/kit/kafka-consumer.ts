@@ -160,7 +160,7 @@ export class KafkaConsumer {
   async #process(batch: readonly Raw[]): Promise<boolean> {
     for (let pause = pauses.first; ; pause = Math.min(pause * 2, pauses.longest)) {
       try {
-        const messages = await this.#withoutKnown(batch.map(incoming));
+        const messages = await this.#withoutKnown(batch.map((raw) => new Incoming(raw)));
         if (messages.length > 0) await this.#options.handle(messages);
         return true;
       } catch (error) {
@@ -187,21 +187,48 @@ export class KafkaConsumer {
   }
 }
 
-function incoming({ topic, partition, offset, key, value, headers }: Raw): IncomingMessage {
-  return {
-    topic,
-    partition,
-    offset,
-    key: key?.toString() ?? '',
-    value,
-    headers: new Map([...headers].map(([name, text]) => [name.toString(), text.toString()])),
-  };
+/** A message as it came; what not everybody asks for becomes text when it is asked for. */
+class Incoming implements IncomingMessage {
+  readonly #raw: Raw;
+
+  constructor(raw: Raw) {
+    this.#raw = raw;
+  }
+
+  get topic(): string {
+    return this.#raw.topic;
+  }
+
+  get partition(): number {
+    return this.#raw.partition;
+  }
+
+  get offset(): bigint {
+    return this.#raw.offset;
+  }
+
+  get key(): string {
+    return this.#raw.key?.toString() ?? '';
+  }
+
+  get value(): Buffer {
+    return this.#raw.value;
+  }
+
+  get headers(): ReadonlyMap<string, string> {
+    return new Map([...this.#raw.headers].map(([name, text]) => [name.toString(), text.toString()]));
+  }
 }
 
 /** The offsets to commit once all of these are processed. */
 function offsetsAfter(batch: readonly Raw[]) {
-  const last = new Map(batch.map((message) => [`${message.topic}/${message.partition}`, message]));
-  return [...last.values()].map(({ topic, partition, offset, leaderEpoch }) => ({
+  const topics = new Map<string, Map<number, Raw>>();
+  for (const message of batch) {
+    const partitions = topics.get(message.topic) ?? new Map<number, Raw>();
+    topics.set(message.topic, partitions.set(message.partition, message));
+  }
+  const last = [...topics.values()].flatMap((partitions) => [...partitions.values()]);
+  return last.map(({ topic, partition, offset, leaderEpoch }) => ({
     topic,
     partition,
     offset: offset + 1n,

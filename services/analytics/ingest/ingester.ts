@@ -15,11 +15,13 @@ export interface IngesterOptions {
   readonly log: Logger;
   /** The most messages that are taken at once. @default 20,000 */
   readonly batch?: number;
-  /** The shortest time between two rounds, milliseconds: fewer and larger parts. @default 800 */
+  /** The shortest time between two rounds while no backlog waits, milliseconds: fewer and larger parts. @default 800 */
   readonly pace?: number;
   /** Offers everything that Kafka still has once more; what is stored stays as it is. @default false */
   readonly replay?: boolean;
 }
+
+const defaultBatch = 20_000;
 
 /** Positions are noted this often, milliseconds: far more often than rows are removed. */
 const markEvery = 3600_000;
@@ -35,7 +37,7 @@ export class Ingester {
   #marked = 0;
 
   constructor(options: IngesterOptions) {
-    const { warehouse, schemas, batch = 20_000 } = options;
+    const { warehouse, schemas, batch = defaultBatch } = options;
     this.#options = options;
     this.#positions = new Positions(warehouse);
     this.#classifier = new Classifier(new Evolution(schemas));
@@ -91,6 +93,8 @@ export class Ingester {
       );
     }
     if (began - this.#marked > markEvery) await this.#mark(intake.positions);
+    // As many as are taken at once: more wait, and parts are large without a pause.
+    if (messages.length >= (this.#options.batch ?? defaultBatch)) return;
     const rest = (this.#options.pace ?? 800) - (performance.now() - began);
     if (rest > 0) await sleep(rest, undefined, { signal: this.#stop.signal }).catch(() => undefined);
   }

@@ -10,6 +10,7 @@ import { Classifier } from './classify.ts';
 import { Evolution } from './evolution.ts';
 import { Intake } from './intake.ts';
 import { Positions } from './positions.ts';
+import { columnsOf } from './rows.ts';
 
 const topic = 'usage.tokens';
 let store: TestWarehouse;
@@ -32,9 +33,9 @@ const noSchemas = { schema: async () => undefined };
 async function intake({ from, dying }: { from?: bigint; dying?: 'before' | 'after' } = {}): Promise<Intake> {
   const warehouse = Object.create(store.warehouse) as TestWarehouse['warehouse'];
   warehouse.rows = (...query) => store.warehouse.rows(...query);
-  warehouse.insert = async (...rows) => {
+  warehouse.insertColumns = async (...rows) => {
     if (dying === 'before') throw new Error('died before it stored');
-    await store.warehouse.insert(...rows);
+    await store.warehouse.insertColumns(...rows);
     if (dying === 'after') throw new Error('died before it knew');
   };
   const positions = from === undefined ? await new Positions(warehouse).all() : new Map([[place(), from]]);
@@ -89,8 +90,8 @@ test('a process whose answer was lost goes on where its rows end, also when it h
   const warehouse = Object.create(store.warehouse) as TestWarehouse['warehouse'];
   let lost = 1;
   warehouse.rows = (...query) => store.warehouse.rows(...query);
-  warehouse.insert = async (...rows) => {
-    await store.warehouse.insert(...rows);
+  warehouse.insertColumns = async (...rows) => {
+    await store.warehouse.insertColumns(...rows);
     if (lost-- > 0) throw new Error('the answer was lost');
   };
   const classifier = new Classifier(new Evolution(noSchemas));
@@ -151,7 +152,7 @@ test('under another token the same rows would be there twice: the check can conv
   const all = messages(50);
   await (await intake()).offer(all);
   const rows = (await new Classifier(new Evolution(noSchemas)).classify(all)).map(({ row }) => row);
-  await store.warehouse.insert('usage', rows, 'another-token');
+  await store.warehouse.insertColumns('usage', columnsOf.usage, rows, 'another-token');
   assert.deepEqual([(await stored())?.rows, (await stored())?.different], [100, 50]);
 });
 

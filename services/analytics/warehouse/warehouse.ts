@@ -1,8 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { finished } from 'node:stream/promises';
 import { type ClickHouseClient, ClickHouseLogLevel, type ClickHouseSettings, createClient } from '@clickhouse/client';
 import { httpsUrl, text } from '@somagent/kit';
 import { z } from 'zod';
+import { type Columns, encodeNative } from './native.ts';
 
 /** The variables of a connection to ClickHouse. */
 export const clickHouseVariables = {
@@ -82,6 +85,21 @@ export class Warehouse {
       },
       auth: this.#auth(),
     });
+  }
+
+  /**
+   * Stores rows as one block, as {@link insert} does, in the format that costs ClickHouse least.
+   * @throws RangeError when a value is beyond what its column takes
+   */
+  async insertColumns(table: string, columns: Columns, rows: readonly Row[], token: string): Promise<void> {
+    const { stream } = await this.#client.exec({
+      query: `insert into ${database}.${table} (${Object.keys(columns).join(', ')}) format Native`,
+      values: Readable.from([encodeNative(columns, rows)], { objectMode: false }),
+      clickhouse_settings: { async_insert: 0, insert_deduplicate: 1, insert_deduplication_token: token },
+      auth: this.#auth(),
+    });
+    // The answer is empty; read to its end, its connection is used again.
+    await finished(stream.resume());
   }
 
   /** @throws Error when ClickHouse does not answer. */
