@@ -23,6 +23,9 @@ const tick = 100;
 /** Rows that are stored before the clock starts: the programs and the engine are warm then. */
 const warm = Math.floor(count / 5);
 
+/** Time between two questions how far it is, milliseconds: a question costs the engine as much as hundreds of rows. */
+const asking = 250;
+
 /** What one program took for the events after the first {@link warm}. */
 interface Drained {
   readonly seconds: number;
@@ -56,7 +59,7 @@ async function drain(kafka: TestEventKafka, program: string): Promise<Drained> {
     return row?.rows ?? 0;
   };
   const until = async (rows: number) => {
-    for (const deadline = Date.now() + 300_000; (await stored()) < rows; await sleep(50))
+    for (const deadline = Date.now() + 300_000; (await stored()) < rows; await sleep(asking))
       if (Date.now() > deadline) throw new Error(`${await stored()} of ${rows} rows were stored within 5 minutes`);
     return [performance.now() / 1000, await processorTime(pid), await processorTime(store.server.pid)] as const;
   };
