@@ -38,6 +38,8 @@ export interface ConsumerOptions {
   readonly known?: (ids: readonly string[]) => Promise<ReadonlySet<string>>;
   /** The most messages that `handle` gets at once. @default 500 */
   readonly batch?: number;
+  /** How long messages that follow the first one are gathered, milliseconds, until a batch is full. @default 0 */
+  readonly linger?: number;
   /**
    * Where to begin, by `topic/partition`, asked at each membership: for who keeps its positions with what it made of
    * the messages. Partitions that it does not name begin with the oldest message. @default where the group committed
@@ -123,7 +125,7 @@ export class KafkaConsumer {
         ...(await this.#beginning(consumer)),
       });
       this.#joined = true;
-      for await (const batch of batches(stream, this.#batch, this.#stop.signal)) {
+      for await (const batch of batches(stream, this.#batch, this.#options.linger ?? 0, this.#stop.signal)) {
         if (!(await this.#process(batch))) return;
         await consumer.commit({ offsets: offsetsAfter(batch) });
         progressed();
@@ -241,10 +243,14 @@ interface MessageStream {
   on(event: 'readable', listener: () => void): unknown;
 }
 
-/** What has arrived, as soon as something has; ends when `signal` is aborted, throws when the stream breaks. */
+/**
+ * What has arrived, `linger` milliseconds after something has; ends when `signal` is aborted, throws when the stream
+ * breaks.
+ */
 async function* batches(
   stream: MessageStream & NodeJS.EventEmitter,
   limit: number,
+  linger: number,
   signal: AbortSignal,
 ): AsyncGenerator<readonly Raw[]> {
   let broken: unknown;
@@ -254,10 +260,23 @@ async function* batches(
   stream.on('readable', () => undefined);
   while (!signal.aborted) {
     const batch = take(stream, limit);
-    if (batch.length > 0) yield batch;
+    if (batch.length > 0) yield await followed(stream, batch, limit, linger, signal);
     else if (broken !== undefined) throw broken;
     else await once(stream, 'readable', { signal }).catch((error: unknown) => ended(error, signal));
   }
+}
+
+/** A batch with what arrives a little later. */
+async function followed(
+  stream: MessageStream,
+  batch: readonly Raw[],
+  limit: number,
+  linger: number,
+  signal: AbortSignal,
+): Promise<readonly Raw[]> {
+  if (linger === 0 || batch.length >= limit) return batch;
+  await sleep(linger, undefined, { signal }).catch(() => undefined);
+  return [...batch, ...take(stream, limit - batch.length)];
 }
 
 function ended(error: unknown, signal: AbortSignal): void {

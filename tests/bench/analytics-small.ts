@@ -1,102 +1,59 @@
 /**
- * What small inserts cost: `node tests/bench/analytics-small.ts [rounds] [folder of a clickhouse-front …]`.
+ * What few events cost: `node tests/bench/analytics-small.ts [rounds]`. Starts a ClickHouse engine and stores, round by
+ * round, the eight events of one turn into the four tables, as the service does when little happens. Printed is
+ * processor time, of the engine and of the service's part; run it in two checkouts to compare them. Needs no platform.
  */
-import { readdir, readFile } from 'node:fs/promises';
+import { cpus, loadavg } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Classifier } from '@somagent/analytics/ingest/classify.ts';
 import { Evolution } from '@somagent/analytics/ingest/evolution.ts';
 import { Intake } from '@somagent/analytics/ingest/intake.ts';
 import { messageOf, opened, turnEnded, usageEvent, verdict } from '@somagent/analytics/testing/events.ts';
 import { startWarehouse } from '@somagent/analytics/testing/warehouse.ts';
+import { processorTime } from './processor-time.ts';
 
 const rounds = Number(process.argv[2] ?? 100);
-async function threads(pid: number): Promise<Map<string, number>> {
-  const found = new Map<string, number>();
-  for (const tid of await readdir(`/proc/${pid}/task`)) {
-    const stat = await readFile(`/proc/${pid}/task/${tid}/stat`, 'utf8').catch(() => '');
-    if (!stat) continue;
-    const comm = stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'));
-    const sched = await readFile(`/proc/${pid}/task/${tid}/schedstat`, 'utf8').catch(() => '0');
-    found.set(`${comm}`, (found.get(comm) ?? 0) + Number(sched.split(' ')[0]) / 1e6);
-  }
-  const all = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ')[1]!.split(' ');
-  found.set('=process', (Number(all[11]) + Number(all[12])) * 10);
-  return found;
+const partitions = 3;
+const idleSeconds = 10;
+
+/** Events of one turn; its verdicts are of several requests, hence of several partitions. */
+const turn = (place: number) => [
+  usageEvent(place),
+  turnEnded(place, 'acme', 'completed'),
+  opened(place, 'acme'),
+  ...Array.from({ length: 5 }, (_, request) => verdict(place * 5 + request, 'acme', true, 200)),
+];
+
+/** Numbers the messages of each partition. */
+function broker() {
+  const ends = new Map<string, bigint>();
+  return (place: number) =>
+    turn(place).map((event, index) => {
+      const { topic, key } = event;
+      const partition = (topic === 'verdict.decisions' ? place + index : place) % partitions;
+      const offset = ends.get(`${topic}/${partition}`) ?? 0n;
+      ends.set(`${topic}/${partition}`, offset + 1n);
+      return { topic, partition, offset, key, headers: new Map(), value: Buffer.from(messageOf(event).value) };
+    });
 }
-function diff(a: Map<string, number>, b: Map<string, number>, per: number) {
-  return [...b]
-    .map(([n, v]) => [n, (v - (a.get(n) ?? 0)) / per] as const)
-    .filter(([, v]) => Math.abs(v) > 0.02)
-    .sort((x, y) => y[1] - x[1]);
-}
+
 const store = await startWarehouse();
 try {
-  const pid = store.server.pid;
-  await sleep(3000);
-  const i0 = await threads(pid);
-  await sleep(10_000);
-  const i1 = await threads(pid);
-  console.log(
-    'idle, ms per s',
-    diff(i0, i1, 10)
-      .map(([n, v]) => `${n} ${v.toFixed(2)}`)
-      .join(', '),
-  );
-  let requests = 0;
-  const w = Object.create(store.warehouse) as typeof store.warehouse;
-  w.rows = ((...a: [string]) => (requests++, store.warehouse.rows(...a))) as never;
-  w.insert = ((...a: [string, never]) => (requests++, store.warehouse.insert(...a))) as never;
-  const intake = new Intake({
-    warehouse: w,
-    classifier: new Classifier(new Evolution({ schema: async () => undefined })),
-    positions: new Map(),
-  });
-  const offsets = new Map<string, bigint>();
-  const round = async (place: number) => {
-    const events = [
-      usageEvent(place),
-      turnEnded(place, 'acme', 'completed'),
-      opened(place, 'acme'),
-      ...Array.from({ length: 5 }, (_, k) => verdict(place * 5 + k, 'acme', true, 200)),
-    ];
-    await intake.offer(
-      events.map((e, k) => {
-        const partition = e.topic === 'verdict.decisions' ? k % 3 : place % 3;
-        const name = `${e.topic}/${partition}`;
-        const offset = offsets.get(name) ?? 0n;
-        offsets.set(name, offset + 1n);
-        return {
-          topic: e.topic,
-          partition,
-          offset,
-          key: e.key,
-          headers: new Map(),
-          value: Buffer.from(messageOf(e).value),
-        };
-      }),
-    );
-  };
-  for (let p = 0; p < 20; p++) await round(p);
-  requests = 0;
-  const m0 = process.cpuUsage();
-  const c0 = await threads(pid);
-  const t0 = performance.now();
-  for (let p = 20; p < 20 + rounds; p++) {
-    await round(p);
-    if (process.env.PACE) await sleep(Number(process.env.PACE));
-  }
-  const t1 = performance.now();
-  const c1 = await threads(pid);
-  const m1 = process.cpuUsage(m0);
-  console.log(
-    `round: ${requests / rounds} requests, wall ${((t1 - t0) / rounds).toFixed(1)} ms, client cpu ${((m1.user + m1.system) / 1000 / rounds).toFixed(2)} ms`,
-  );
-  console.log(
-    'engine, ms per round',
-    diff(c0, c1, rounds)
-      .map(([n, v]) => `${n} ${v.toFixed(2)}`)
-      .join(', '),
-  );
+  const { pid } = store.server;
+  await sleep(2000);
+  const before = await processorTime(pid);
+  await sleep(idleSeconds * 1000);
+  const idle = ((await processorTime(pid)) - before) / idleSeconds;
+  const classifier = new Classifier(new Evolution({ schema: async () => undefined }));
+  const intake = new Intake({ warehouse: store.warehouse, classifier, positions: new Map() });
+  const messages = broker();
+  for (let round = 0; round < 20; round += 1) await intake.offer(messages(round));
+  const [engine, own] = [await processorTime(pid), process.cpuUsage()];
+  for (let round = 20; round < 20 + rounds; round += 1) await intake.offer(messages(round));
+  const { user, system } = process.cpuUsage(own);
+  const millis = (((await processorTime(pid)) - engine) * 1000) / rounds;
+  console.log(`${cpus().length} cores, load ${loadavg()[0]?.toFixed(1)}; idle engine ${(idle * 1000).toFixed(1)} ms/s`);
+  console.log(`a turn: engine ${millis.toFixed(1)} ms, service ${((user + system) / 1000 / rounds).toFixed(1)} ms`);
 } finally {
   await store.stop();
 }

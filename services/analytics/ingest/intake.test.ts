@@ -138,6 +138,32 @@ test('a replay stores what is missing and nothing else', async () => {
   assert.deepEqual(await stored(), expected(80));
 });
 
+test('a question how far it is opens the newest parts, and all of them where something is in doubt', async () => {
+  const positions = new Positions(store.warehouse, 0);
+  const ask = (block: number, everywhere: boolean) => {
+    const own = { topic, partition: block };
+    const day = new Date().toISOString().slice(0, 10);
+    return positions.reached([{ place: own, table: 'usage', day, first: 0n, last: 9n, rows: [] }], everywhere);
+  };
+  const older = partition + 1;
+  const newer = partition + 2;
+  for (const own of [older, newer]) {
+    partition = own;
+    await (await intake()).offer(messages(10));
+  }
+  const found = (own: number) => new Map([[`${topic}/${own}`, 9n]]);
+  assert.deepEqual(await ask(older, false), found(older));
+  assert.deepEqual(await ask(newer, false), found(newer));
+  const again = await ask(older, false);
+  // The newer one was seen: the older is in a part before it, unless both were merged meanwhile.
+  const [row] = await store.warehouse.rows<{ parts: number }>(
+    `select uniqExact(_part) as parts from ${database}.usage where partition in ({older:UInt32}, {newer:UInt32})`,
+    { older, newer },
+  );
+  assert.ok(again.size === 0 || row?.parts === 1);
+  assert.deepEqual(await ask(older, true), found(older));
+});
+
 test('a mark keeps the position of a partition whose rows are gone', async () => {
   partition += 1;
   const positions = new Positions(store.warehouse);

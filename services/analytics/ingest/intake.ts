@@ -105,7 +105,7 @@ export class Intake {
     const [again, fresh] = [true, false].map((wanted) =>
       blocks.filter((block) => this.#laneOf(block).isAgain(block.first) === wanted),
     ) as [Block[], Block[]];
-    const reached = fresh.length === 0 ? new Map<string, bigint>() : await this.#positions.reached(fresh);
+    const reached = fresh.length === 0 ? new Map<string, bigint>() : await this.#positions.reached(fresh, !complete);
     for (const block of fresh) {
       const last = reached.get(placeName(block.place));
       if (last !== undefined) this.#laneOf(block).reached(last);

@@ -22,7 +22,7 @@ export type ClickHouseConfig = z.output<typeof schema>;
 export const database = 'analytics';
 
 /** Values of query parameters, `{name:Type}` in a statement. Text of a request goes nowhere else. */
-export type Parameters = Readonly<Record<string, string | number | boolean | readonly string[]>>;
+export type Parameters = Readonly<Record<string, string | number | boolean | readonly string[] | readonly number[]>>;
 
 /** A row as it is sent: column to value. */
 export type Row = Readonly<Record<string, unknown>>;
