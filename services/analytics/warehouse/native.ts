@@ -50,8 +50,9 @@ function uuids(values: Values): Buffer {
   for (let row = 0; row < values.length; row += 1) {
     const value = values[row] as string | null;
     if (value === null) continue;
-    const written = bytes.write(value.replaceAll('-', ''), row * 16, 16, 'hex');
-    if (written !== 16) throw new RangeError(`${value} is no UUID`);
+    const digits = value.replaceAll('-', '');
+    if (digits.length !== 32 || bytes.write(digits, row * 16, 16, 'hex') !== 16)
+      throw new RangeError(`${value} is no UUID`);
   }
   return bytes.swap64();
 }
