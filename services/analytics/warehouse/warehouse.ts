@@ -50,13 +50,17 @@ export class Warehouse {
     });
   }
 
-  /** Rows that a statement gives. @throws ClickHouseError */
-  async rows<Found = Row>(query: string, parameters: Parameters = {}): Promise<readonly Found[]> {
+  /**
+   * Rows that a statement gives.
+   * @param tenant whose rows ClickHouse shows to the user who may only select, `*` for everybody's; without it none
+   * @throws ClickHouseError
+   */
+  async rows<Found = Row>(query: string, parameters: Parameters = {}, tenant?: string): Promise<readonly Found[]> {
     const result = await this.#client.query({
       query,
       query_params: { ...parameters },
       format: 'JSONEachRow',
-      clickhouse_settings: reading,
+      clickhouse_settings: tenant === undefined ? reading : { ...reading, log_comment: tenant },
       auth: this.#auth(),
     });
     return result.json<Found>();

@@ -31,6 +31,10 @@ _OWNER_GRANTS = (
     "SHOW, SELECT, INSERT, ALTER TABLE, ALTER VIEW, CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP TABLE, DROP VIEW, "
     "TRUNCATE, OPTIMIZE, CHECK"
 )
+#: Tables whose rows belong to tenants. The role `reader` sees those of the tenant that the request names in the setting
+#: `log_comment`, all of them with `*`, and none without it, whatever the statement says; through views too.
+TENANT_TABLES = ("usage", "session_event", "verdict", "lifecycle", "dead_letter", "forecast", "anomaly")
+_ROWS_OF_READER = "getSetting('log_comment') = '*' OR (tenant != '' AND tenant = getSetting('log_comment'))"
 _CONFIG = """<clickhouse>
   <users_config>{folder}/users.xml</users_config>
   <max_server_memory_usage>{memory}</max_server_memory_usage>
@@ -76,6 +80,7 @@ _USERS = """<clickhouse>
       <networks><ip>::/0</ip></networks>
       <profile>default</profile>
       <quota>default</quota>
+      <databases><{database}>{filters}</{database}></databases>
       <grants><query>GRANT reader, analytics, monitor</query></grants>
     </default>
   </users>
@@ -128,7 +133,7 @@ class Connection:
         self._raw = self._engine.connect()
         self._raw.query(f"SET ROLE {self.role}")
         # By this label a running query is found and ended.
-        self._set("log_comment", self.label)
+        self._set("workload", self.label)
         for name, value in self._base.items():
             self._set(name, value)
 
@@ -313,7 +318,7 @@ class Engine:
     async def kill(self, connection: Connection) -> None:
         """Asks the engine to end what this connection runs; it reports error 394 there."""
         await self.monitor(
-            "KILL QUERY WHERE Settings['log_comment'] = {label:String} ASYNC", {"label": connection.label}
+            "KILL QUERY WHERE Settings['workload'] = {label:String} ASYNC", {"label": connection.label}
         )
 
     async def monitor(self, sql: str, parameters: dict[str, str] | None = None) -> str:
@@ -358,6 +363,7 @@ class Engine:
             "memory": self.settings.max_memory,
             "database": self.settings.database,
             "owner": _OWNER_GRANTS,
+            "filters": "".join(_filter(table) for table in TENANT_TABLES),
         }
         (self._config / "config.xml").write_text(_CONFIG.format(**values))
         (self._config / "users.xml").write_text(_USERS.format(**values))
@@ -368,6 +374,11 @@ class Engine:
         while True:
             number += 1
             yield number
+
+
+def _filter(table: str) -> str:
+    rows = escape(f"NOT has(currentRoles(), 'reader') OR {_ROWS_OF_READER}")
+    return f"<{table}><filter>{rows}</filter></{table}>"
 
 
 def _library() -> Any:
