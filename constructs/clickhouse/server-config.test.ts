@@ -74,3 +74,24 @@ test('the engine reads the configuration: who may what, and what tables remember
   );
   assert.match(said, /\n0\n\s*$/);
 });
+
+test('the reader sees rows of the named tenant only, by filters on the tables that the engine filters too', async () => {
+  const said = await ask(
+    // For other users the engine adds policies that show everything.
+    "SELECT table || ': ' || select_filter FROM system.row_policies WHERE apply_to_list = ['reader'] ORDER BY table",
+    "SELECT DISTINCT select_filter FROM system.row_policies WHERE apply_to_list = ['analytics']",
+  );
+  const { stdout } = await promisify(execFile)(
+    await pythonOfFront(),
+    [
+      '-c',
+      "from clickhouse_front import engine; print(*sorted(engine.TENANT_TABLES), engine._ROWS_OF_READER, sep='\\n')",
+    ],
+    { env: { PYTHONPATH: join(import.meta.dirname, '../../services/clickhouse-front'), PYTHONDONTWRITEBYTECODE: '1' } },
+  );
+  const lines = stdout.trim().split('\n');
+  const rows = lines.pop();
+  assert.ok(lines.length >= 7);
+  const filters = said.split('\n').filter((line) => line !== '');
+  assert.deepEqual(filters, [...lines.map((table) => `${table}: ${rows}`), '1']);
+});

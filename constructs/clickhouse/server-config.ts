@@ -21,10 +21,17 @@ const SYSTEM_TABLES = [
   'tables',
 ];
 
+/** Tables whose rows belong to tenants, as clickhouse_front/engine.py names them. */
+const TENANT_TABLES = ['usage', 'session_event', 'verdict', 'lifecycle', 'dead_letter', 'forecast', 'anomaly'];
+/** The reader sees the rows of the tenant that its request names, all of them with `*`, and none without. */
+const ROWS_OF_READER = `getSetting('log_comment') = '*' OR (tenant != '' AND tenant = getSetting('log_comment'))`;
+
 /** What a user with readonly=1 may set; the same list as that of the embedded engine. */
 const READER_SETTINGS = [
   'date_time_output_format',
   'join_use_nulls',
+  // Whose rows the request may see: TENANT_TABLES.
+  'log_comment',
   'max_block_size',
   'max_execution_time',
   'max_memory_usage',
@@ -103,6 +110,7 @@ export function serverConfig(cluster: Cluster, { servers, keepers, memory }: Ser
     <select_from_system_db_requires_grant>true</select_from_system_db_requires_grant>
     <select_from_information_schema_requires_grant>true</select_from_information_schema_requires_grant>
     <settings_constraints_replace_previous>true</settings_constraints_replace_previous>
+    <users_without_row_policies_can_read_rows>true</users_without_row_policies_can_read_rows>
     <on_cluster_queries_require_cluster_grant>true</on_cluster_queries_require_cluster_grant>
   </access_control_improvements>
   <macros><shard>01</shard><replica from_env="POD_NAME"/></macros>
@@ -140,12 +148,15 @@ export function usersConfig({ database }: Pick<Cluster, 'database'>): string {
     reader: `<query>GRANT SHOW, SELECT ON ${database}.*</query>`,
   };
   const changeable = READER_SETTINGS.map((name) => `<${name}><changeable_in_readonly/></${name}>`).join('');
+  const filters = TENANT_TABLES.map((table) => `<${table}><filter>${ROWS_OF_READER}</filter></${table}>`).join('');
+  const rows = { analytics: '', reader: `<databases><${database}>${filters}</${database}></databases>` };
   const user = (name: (typeof users)[number]) => `<${name}>
       <password_sha256_hex from_env="${name.toUpperCase()}_SHA256"/>
       <networks><ip>::/0</ip></networks>
       <profile>${name}</profile>
       <quota>default</quota>
       <default_database>${database}</default_database>
+      ${rows[name]}
       <grants>${grants[name]}${system}</grants>
     </${name}>`;
   return `<clickhouse>

@@ -38,11 +38,8 @@ export interface ConsumerOptions {
   readonly known?: (ids: readonly string[]) => Promise<ReadonlySet<string>>;
   /** The most messages that `handle` gets at once. @default 500 */
   readonly batch?: number;
-  /**
-   * Messages of so many milliseconds are handled together: fewer transactions of `handle`, and fewer commits to Kafka.
-   * @default 0
-   */
-  readonly gather?: number;
+  /** How long messages that follow the first one are gathered, milliseconds, until a batch is full. @default 0 */
+  readonly linger?: number;
   /**
    * Where to begin, by `topic/partition`, asked at each membership: for who keeps its positions with what it made of
    * the messages. Partitions that it does not name begin with the oldest message. @default where the group committed
@@ -128,7 +125,7 @@ export class KafkaConsumer {
         ...(await this.#beginning(consumer)),
       });
       this.#joined = true;
-      for await (const batch of batches(stream, this.#batch, this.#options.gather ?? 0, this.#stop.signal)) {
+      for await (const batch of batches(stream, this.#batch, this.#options.linger ?? 0, this.#stop.signal)) {
         if (!(await this.#process(batch))) return;
         await consumer.commit({ offsets: offsetsAfter(batch) });
         progressed();
@@ -165,7 +162,7 @@ export class KafkaConsumer {
   async #process(batch: readonly Raw[]): Promise<boolean> {
     for (let pause = pauses.first; ; pause = Math.min(pause * 2, pauses.longest)) {
       try {
-        const messages = await this.#withoutKnown(batch.map(incoming));
+        const messages = await this.#withoutKnown(batch.map((raw) => new Incoming(raw)));
         if (messages.length > 0) await this.#options.handle(messages);
         return true;
       } catch (error) {
@@ -192,21 +189,48 @@ export class KafkaConsumer {
   }
 }
 
-function incoming({ topic, partition, offset, key, value, headers }: Raw): IncomingMessage {
-  return {
-    topic,
-    partition,
-    offset,
-    key: key?.toString() ?? '',
-    value,
-    headers: new Map([...headers].map(([name, text]) => [name.toString(), text.toString()])),
-  };
+/** A message as it came; what not everybody asks for becomes text when it is asked for. */
+class Incoming implements IncomingMessage {
+  readonly #raw: Raw;
+
+  constructor(raw: Raw) {
+    this.#raw = raw;
+  }
+
+  get topic(): string {
+    return this.#raw.topic;
+  }
+
+  get partition(): number {
+    return this.#raw.partition;
+  }
+
+  get offset(): bigint {
+    return this.#raw.offset;
+  }
+
+  get key(): string {
+    return this.#raw.key?.toString() ?? '';
+  }
+
+  get value(): Buffer {
+    return this.#raw.value;
+  }
+
+  get headers(): ReadonlyMap<string, string> {
+    return new Map([...this.#raw.headers].map(([name, text]) => [name.toString(), text.toString()]));
+  }
 }
 
 /** The offsets to commit once all of these are processed. */
 function offsetsAfter(batch: readonly Raw[]) {
-  const last = new Map(batch.map((message) => [`${message.topic}/${message.partition}`, message]));
-  return [...last.values()].map(({ topic, partition, offset, leaderEpoch }) => ({
+  const topics = new Map<string, Map<number, Raw>>();
+  for (const message of batch) {
+    const partitions = topics.get(message.topic) ?? new Map<number, Raw>();
+    topics.set(message.topic, partitions.set(message.partition, message));
+  }
+  const last = [...topics.values()].flatMap((partitions) => [...partitions.values()]);
+  return last.map(({ topic, partition, offset, leaderEpoch }) => ({
     topic,
     partition,
     offset: offset + 1n,
@@ -220,13 +244,13 @@ interface MessageStream {
 }
 
 /**
- * What has arrived, `gather` milliseconds after the first of it or once it is `limit` messages; ends when `signal` is
- * aborted, throws when the stream breaks.
+ * What has arrived, `linger` milliseconds after something has; ends when `signal` is aborted, throws when the stream
+ * breaks.
  */
 async function* batches(
   stream: MessageStream & NodeJS.EventEmitter,
   limit: number,
-  gather: number,
+  linger: number,
   signal: AbortSignal,
 ): AsyncGenerator<readonly Raw[]> {
   let broken: unknown;
@@ -235,14 +259,24 @@ async function* batches(
   });
   stream.on('readable', () => undefined);
   while (!signal.aborted) {
-    const first = take(stream, limit);
-    const wait = gather > 0 && first.length > 0 && first.length < limit;
-    if (wait) await sleep(gather, undefined, { signal }).catch((error: unknown) => ended(error, signal));
-    const batch = wait ? [...first, ...take(stream, limit - first.length)] : first;
-    if (batch.length > 0) yield batch;
+    const batch = take(stream, limit);
+    if (batch.length > 0) yield await followed(stream, batch, limit, linger, signal);
     else if (broken !== undefined) throw broken;
     else await once(stream, 'readable', { signal }).catch((error: unknown) => ended(error, signal));
   }
+}
+
+/** A batch with what arrives a little later. */
+async function followed(
+  stream: MessageStream,
+  batch: readonly Raw[],
+  limit: number,
+  linger: number,
+  signal: AbortSignal,
+): Promise<readonly Raw[]> {
+  if (linger === 0 || batch.length >= limit) return batch;
+  await sleep(linger, undefined, { signal }).catch(() => undefined);
+  return [...batch, ...take(stream, limit - batch.length)];
 }
 
 function ended(error: unknown, signal: AbortSignal): void {

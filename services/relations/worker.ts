@@ -13,7 +13,7 @@ export async function runWorker(config: WorkerConfig, log: Logger): Promise<void
     group: 'relations',
     topics: followedTopics,
     log,
-    gather: 50,
+    linger: 50,
     handle: (messages) => synchronization.apply(messages),
   });
   const watch = new TupleWatch({ ...parts, log });

@@ -5,7 +5,6 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
 import { cpus, loadavg } from 'node:os';
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -14,14 +13,16 @@ import { ingestEnvironment, ingestProgram } from '@somagent/analytics/testing/in
 import { startWarehouse } from '@somagent/analytics/testing/warehouse.ts';
 import { startEventKafka, type TestEventKafka } from '@somagent/events/testing.ts';
 import { KafkaProducer } from '@somagent/kit';
+import { processorTime } from './processor-time.ts';
 
 const [asked = '100000', ...given] = process.argv.slice(2);
 const count = Number(asked);
 const programs = given.length === 0 ? [ingestProgram] : given.map((path) => resolve(path));
-/** Jiffies of Linux's /proc per second. */
-const tick = 100;
 /** Rows that are stored before the clock starts: the programs and the engine are warm then. */
 const warm = Math.floor(count / 5);
+
+/** Time between two questions how far it is, milliseconds: a question costs the engine as much as hundreds of rows. */
+const asking = 250;
 
 /** What one program took for the events after the first {@link warm}. */
 interface Drained {
@@ -29,12 +30,6 @@ interface Drained {
   /** Seconds of processor time of the program and of the engine. */
   readonly program: number;
   readonly engine: number;
-}
-
-/** Processor time of a process until now, seconds. */
-async function processorTime(pid: number): Promise<number> {
-  const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ')[1]?.split(' ') ?? [];
-  return (Number(fields[11]) + Number(fields[12])) / tick;
 }
 
 async function fill(kafka: TestEventKafka): Promise<void> {
@@ -56,7 +51,7 @@ async function drain(kafka: TestEventKafka, program: string): Promise<Drained> {
     return row?.rows ?? 0;
   };
   const until = async (rows: number) => {
-    for (const deadline = Date.now() + 300_000; (await stored()) < rows; await sleep(50))
+    for (const deadline = Date.now() + 300_000; (await stored()) < rows; await sleep(asking))
       if (Date.now() > deadline) throw new Error(`${await stored()} of ${rows} rows were stored within 5 minutes`);
     return [performance.now() / 1000, await processorTime(pid), await processorTime(store.server.pid)] as const;
   };

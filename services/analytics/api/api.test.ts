@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { OutgoingEvent } from '@somagent/events';
 import { fetchTrusting } from '@somagent/kit';
-import { eventRow, type IngestedTopic, tableOfTopic } from '../ingest/rows.ts';
+import { columnsOf, eventRow, type IngestedTopic, tableOfTopic } from '../ingest/rows.ts';
 import { turnEnded, usageEvent, verdict } from '../testing/events.ts';
 import { startAnalytics, type TestAnalytics } from '../testing/service.ts';
 import { rangeOf } from './handlers.ts';
@@ -29,7 +29,8 @@ after(() => service?.stop());
 
 async function store(topic: IngestedTopic, events: readonly OutgoingEvent[]): Promise<void> {
   const rows = events.map(({ value }, offset) => ({ ...eventRow(topic, value as never), partition: 0, offset }));
-  await service.store.warehouse.insert(tableOfTopic[topic], rows, `${topic}/0/0-${rows.length}`);
+  const table = tableOfTopic[topic];
+  await service.store.warehouse.insertColumns(table, columnsOf[table], rows, `${topic}/0/0-${rows.length}`);
 }
 
 /** Figures of globex are all of another size, so that one that leaks shows. */

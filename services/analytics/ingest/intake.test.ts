@@ -10,6 +10,7 @@ import { Classifier } from './classify.ts';
 import { Evolution } from './evolution.ts';
 import { Intake } from './intake.ts';
 import { Positions } from './positions.ts';
+import { columnsOf } from './rows.ts';
 
 const topic = 'usage.tokens';
 let store: TestWarehouse;
@@ -32,9 +33,9 @@ const noSchemas = { schema: async () => undefined };
 async function intake({ from, dying }: { from?: bigint; dying?: 'before' | 'after' } = {}): Promise<Intake> {
   const warehouse = Object.create(store.warehouse) as TestWarehouse['warehouse'];
   warehouse.rows = (...query) => store.warehouse.rows(...query);
-  warehouse.insert = async (...rows) => {
+  warehouse.insertColumns = async (...rows) => {
     if (dying === 'before') throw new Error('died before it stored');
-    await store.warehouse.insert(...rows);
+    await store.warehouse.insertColumns(...rows);
     if (dying === 'after') throw new Error('died before it knew');
   };
   const positions = from === undefined ? await new Positions(warehouse).all() : new Map([[place(), from]]);
@@ -89,8 +90,8 @@ test('a process whose answer was lost goes on where its rows end, also when it h
   const warehouse = Object.create(store.warehouse) as TestWarehouse['warehouse'];
   let lost = 1;
   warehouse.rows = (...query) => store.warehouse.rows(...query);
-  warehouse.insert = async (...rows) => {
-    await store.warehouse.insert(...rows);
+  warehouse.insertColumns = async (...rows) => {
+    await store.warehouse.insertColumns(...rows);
     if (lost-- > 0) throw new Error('the answer was lost');
   };
   const classifier = new Classifier(new Evolution(noSchemas));
@@ -137,6 +138,32 @@ test('a replay stores what is missing and nothing else', async () => {
   assert.deepEqual(await stored(), expected(80));
 });
 
+test('a question how far it is opens the newest parts, and all of them where something is in doubt', async () => {
+  const positions = new Positions(store.warehouse, 0);
+  const ask = (block: number, everywhere: boolean) => {
+    const own = { topic, partition: block };
+    const day = new Date().toISOString().slice(0, 10);
+    return positions.reached([{ place: own, table: 'usage', day, first: 0n, last: 9n, rows: [] }], everywhere);
+  };
+  const older = partition + 1;
+  const newer = partition + 2;
+  for (const own of [older, newer]) {
+    partition = own;
+    await (await intake()).offer(messages(10));
+  }
+  const found = (own: number) => new Map([[`${topic}/${own}`, 9n]]);
+  assert.deepEqual(await ask(older, false), found(older));
+  assert.deepEqual(await ask(newer, false), found(newer));
+  const again = await ask(older, false);
+  // The newer one was seen: the older is in a part before it, unless both were merged meanwhile.
+  const [row] = await store.warehouse.rows<{ parts: number }>(
+    `select uniqExact(_part) as parts from ${database}.usage where partition in ({older:UInt32}, {newer:UInt32})`,
+    { older, newer },
+  );
+  assert.ok(again.size === 0 || row?.parts === 1);
+  assert.deepEqual(await ask(older, true), found(older));
+});
+
 test('a mark keeps the position of a partition whose rows are gone', async () => {
   partition += 1;
   const positions = new Positions(store.warehouse);
@@ -151,7 +178,7 @@ test('under another token the same rows would be there twice: the check can conv
   const all = messages(50);
   await (await intake()).offer(all);
   const rows = (await new Classifier(new Evolution(noSchemas)).classify(all)).map(({ row }) => row);
-  await store.warehouse.insert('usage', rows, 'another-token');
+  await store.warehouse.insertColumns('usage', columnsOf.usage, rows, 'another-token');
   assert.deepEqual([(await stored())?.rows, (await stored())?.different], [100, 50]);
 });
 

@@ -1,8 +1,9 @@
 import type { IncomingMessage } from '@somagent/kit';
-import type { Warehouse } from '../warehouse/warehouse.ts';
+import type { Row, Warehouse } from '../warehouse/warehouse.ts';
 import type { Classifier } from './classify.ts';
 import { Lane } from './lane.ts';
 import { type Block, type Place, Positions, placeName } from './positions.ts';
+import { columnsOf } from './rows.ts';
 
 /** What an intake works with. */
 export interface IntakeParts {
@@ -83,7 +84,7 @@ export class Intake {
 
   async #insert(block: Block): Promise<void> {
     if (this.#laneOf(block).isAgain(block.first)) return this.#mend(block);
-    await this.#parts.warehouse.insert(block.table, block.rows, `${placeName(block.place)}/${block.first}`);
+    await this.#insertRows(block, block.rows, `${placeName(block.place)}/${block.first}`);
   }
 
   /** Stores what is missing of a block that was stored once. */
@@ -92,7 +93,11 @@ export class Intake {
     const missing = block.rows.filter(({ offset }) => !there.has(offset as number));
     if (missing.length === 0) return;
     const token = `${placeName(block.place)}/${missing[0]?.offset}-${missing.at(-1)?.offset}`;
-    await this.#parts.warehouse.insert(block.table, missing, token);
+    await this.#insertRows(block, missing, token);
+  }
+
+  #insertRows({ table }: Block, rows: readonly Row[], token: string): Promise<void> {
+    return this.#parts.warehouse.insertColumns(table, columnsOf[table], rows, token);
   }
 
   /** Goes on where the rows end. @param complete whether the beginning of each block has to be there */
@@ -100,7 +105,7 @@ export class Intake {
     const [again, fresh] = [true, false].map((wanted) =>
       blocks.filter((block) => this.#laneOf(block).isAgain(block.first) === wanted),
     ) as [Block[], Block[]];
-    const reached = fresh.length === 0 ? new Map<string, bigint>() : await this.#positions.reached(fresh);
+    const reached = fresh.length === 0 ? new Map<string, bigint>() : await this.#positions.reached(fresh, !complete);
     for (const block of fresh) {
       const last = reached.get(placeName(block.place));
       if (last !== undefined) this.#laneOf(block).reached(last);

@@ -1,4 +1,6 @@
 import type { EventEnvelope, EventOf } from '@somagent/events';
+import type { eventTables } from '../warehouse/migrations.ts';
+import type { Columns } from '../warehouse/native.ts';
 import type { Row } from '../warehouse/warehouse.ts';
 
 /** Topics that end in ClickHouse, and the table of each. */
@@ -15,13 +17,88 @@ export type IngestedTopic = keyof typeof tableOfTopic;
 /** The topics that are read. */
 export const ingestedTopics = Object.keys(tableOfTopic) as readonly IngestedTopic[];
 
-/** ISO 8601 in UTC as ClickHouse's quick reader of times takes it. */
-const timeOf = (iso: string) => iso.slice(0, 23).replace('T', ' ');
+const origin = {
+  partition: 'UInt32',
+  offset: 'UInt64',
+  event_id: 'UUID',
+  tenant: 'LowCardinality(String)',
+  time: "DateTime64(3, 'UTC')",
+  type: 'LowCardinality(String)',
+  version: 'UInt32',
+  actor_kind: 'LowCardinality(String)',
+  actor: 'String',
+  request_id: 'String',
+} as const satisfies Columns;
+
+/** What is sent of a row of each table: types are those of the table, so that ClickHouse has nothing to convert. */
+export const columnsOf = {
+  usage: {
+    ...origin,
+    session_id: 'Nullable(UUID)',
+    turn_id: 'Nullable(UUID)',
+    subject: 'String',
+    prompt_tokens: 'UInt64',
+    completion_tokens: 'UInt64',
+    cost_micros: 'UInt64',
+    model_name: 'LowCardinality(String)',
+    provider: 'LowCardinality(String)',
+    persona: 'LowCardinality(String)',
+    capsule: 'LowCardinality(String)',
+    team: 'LowCardinality(String)',
+    lane: 'LowCardinality(String)',
+    outcome: 'LowCardinality(String)',
+    reasons: 'Array(String)',
+    model_ms: 'Float64',
+    queue_ms: 'Nullable(Float64)',
+    first_token_ms: 'Nullable(Float64)',
+    platform_ms: 'Nullable(Float64)',
+    total_ms: 'Nullable(Float64)',
+  },
+  session_event: {
+    ...origin,
+    session_id: 'UUID',
+    turn_id: 'Nullable(UUID)',
+    persona: 'LowCardinality(String)',
+    attempt: 'UInt32',
+    prompt_length: 'UInt64',
+    status: 'LowCardinality(String)',
+    error: 'String',
+    reason: 'String',
+  },
+  verdict: {
+    ...origin,
+    service: 'LowCardinality(String)',
+    route: 'LowCardinality(String)',
+    method: 'LowCardinality(String)',
+    capability: 'LowCardinality(String)',
+    resource_type: 'LowCardinality(String)',
+    allow: 'Bool',
+    rule: 'LowCardinality(String)',
+    reasons: 'Array(String)',
+    revision: 'LowCardinality(String)',
+    latency_us: 'Float64',
+    status: 'Nullable(UInt16)',
+  },
+  lifecycle: { ...origin, session_id: 'UUID', owner: 'String', teams: 'Array(String)', reason: 'String' },
+  dead_letter: {
+    topic: 'LowCardinality(String)',
+    partition: 'UInt32',
+    offset: 'UInt64',
+    tenant: 'LowCardinality(String)',
+    reason: 'String',
+    key: 'String',
+    value: 'String',
+  },
+} as const satisfies Readonly<Record<(typeof eventTables)[number], Columns>>;
+
+type Own<Table extends keyof typeof columnsOf> = Readonly<
+  Record<Exclude<keyof (typeof columnsOf)[Table], keyof typeof origin>, unknown>
+>;
 
 const common = ({ id, type, version, time, tenant, actor, requestId }: EventEnvelope): Row => ({
   event_id: id,
   tenant: tenant ?? '',
-  time: timeOf(time),
+  time: Date.parse(time),
   type,
   version,
   actor_kind: actor.kind,
@@ -29,7 +106,7 @@ const common = ({ id, type, version, time, tenant, actor, requestId }: EventEnve
   request_id: requestId ?? '',
 });
 
-function usageRow({ data }: EventOf<'usage.tokens'>): Row {
+function usageRow({ data }: EventOf<'usage.tokens'>): Own<'usage'> {
   return {
     session_id: data.sessionId,
     turn_id: data.turnId,
@@ -53,24 +130,31 @@ function usageRow({ data }: EventOf<'usage.tokens'>): Row {
   };
 }
 
-/** What a type lacks keeps the default of its column. */
-function sessionRow(event: EventOf<'audit.session'>): Row {
-  const { type, data } = event;
+/** What a type lacks is empty. */
+const emptySession = { turn_id: null, persona: '', attempt: 0, prompt_length: 0, status: '', error: '', reason: '' };
+
+function sessionRow({ type, data }: EventOf<'audit.session'>): Own<'session_event'> {
   const session_id = data.sessionId;
   switch (type) {
     case 'session.opened':
-      return { session_id, persona: data.persona ?? '' };
+      return { ...emptySession, session_id, persona: data.persona ?? '' };
     case 'turn.started':
-      return { session_id, turn_id: data.turnId, attempt: data.attempt, prompt_length: data.promptLength };
+      return {
+        ...emptySession,
+        session_id,
+        turn_id: data.turnId,
+        attempt: data.attempt,
+        prompt_length: data.promptLength,
+      };
     case 'turn.ended':
-      return { session_id, turn_id: data.turnId, status: data.status, error: data.error ?? '' };
+      return { ...emptySession, session_id, turn_id: data.turnId, status: data.status, error: data.error ?? '' };
     case 'session.closed':
-      return { session_id, reason: data.reason };
+      return { ...emptySession, session_id, reason: data.reason };
   }
 }
 
 /** Without `input`: what the policy saw is personal and stays in the audit log. */
-function verdictRow({ data }: EventOf<'verdict.decisions'>): Row {
+function verdictRow({ data }: EventOf<'verdict.decisions'>): Own<'verdict'> {
   return {
     service: data.service,
     route: data.route,
@@ -86,10 +170,10 @@ function verdictRow({ data }: EventOf<'verdict.decisions'>): Row {
   };
 }
 
-function lifecycleRow({ type, data }: EventOf<'session.lifecycle'>): Row {
+function lifecycleRow({ type, data }: EventOf<'session.lifecycle'>): Own<'lifecycle'> {
   return type === 'session.opened'
-    ? { session_id: data.sessionId, owner: data.owner, teams: data.teams }
-    : { session_id: data.sessionId, reason: data.reason };
+    ? { session_id: data.sessionId, owner: data.owner, teams: data.teams, reason: '' }
+    : { session_id: data.sessionId, owner: '', teams: [], reason: data.reason };
 }
 
 const rowOf: { readonly [Topic in IngestedTopic]: (event: EventOf<Topic>) => Row } = {

@@ -16,7 +16,7 @@ export interface AuditConsumerOptions {
   /** The most messages of one transaction. @default 4000 */
   readonly batch?: number;
   /** Messages of so many milliseconds share a transaction; checkpoints come every second anyway. @default 200 */
-  readonly gather?: number;
+  readonly linger?: number;
 }
 
 /**
@@ -36,7 +36,7 @@ export class AuditConsumer {
       topics: auditedTopics,
       log: options.log,
       batch: options.batch ?? 4000,
-      gather: options.gather ?? 200,
+      linger: options.linger ?? 200,
       handle: (messages) => this.#append(messages),
     });
   }

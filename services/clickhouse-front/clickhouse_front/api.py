@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
-from clickhouse_front.body import Body, Disconnected, Head, first_of, read_multipart
+from clickhouse_front.body import Body, Disconnected, Head, first_of, gathered, read_multipart
 from clickhouse_front.engine import Chunk, Connection, Engine, Written
 from clickhouse_front.errors import ClickHouseError
 from clickhouse_front.formats import Joiner, content_type, header_lines
@@ -37,6 +37,10 @@ _WHOLE_ANSWER = 64 << 20
 # The statement of an insert with rows has to fit here.
 _INSERT_HEAD = 64 << 10
 _KILL_EVERY = 0.1
+# Rows are given to the engine in pieces of this size: each costs a change of threads.
+_PIECE = 256 << 10
+# How many judged statements are remembered, and how long one may be, in characters.
+_JUDGED_MOST, _JUDGED_TEXT = 200, 4096
 
 
 @dataclass
@@ -89,6 +93,27 @@ class Request:
     gzip: bool
 
 
+class Judged:
+    """What was found about the latest statements that may run: whoever asks again asks with the same text.
+
+    Values of parameters change nothing of a statement's tree, but for names that are parameters: those are not kept.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], tuple[str, int]] = {}
+
+    def get(self, key: tuple[str, str]) -> tuple[str, int] | None:
+        return self._found.get(key)
+
+    def add(self, key: tuple[str, str], found: tuple[str, int]) -> None:
+        text = key[1]
+        if len(text) > _JUDGED_TEXT or "identifier" in text.lower():
+            return
+        if len(self._found) >= _JUDGED_MOST:
+            del self._found[next(iter(self._found))]
+        self._found[key] = found
+
+
 class Api:
     """Answers /, /ping and /replicas_status."""
 
@@ -96,6 +121,7 @@ class Api:
         self._engine = engine
         self._users = users
         self._metrics = metrics
+        self._judged = Judged()
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -184,7 +210,7 @@ class Api:
             parameters |= _parameters(fields.items())
         else:
             beginning = (await head.fill(_INSERT_HEAD)).decode(errors="surrogateescape")
-            insert = read_insert(beginning, request.user)
+            insert = read_insert(beginning, request.user, request.options.engine)
             if insert is not None:
                 if request.user.role == "reader" or request.reads_only:
                     check_class("MUTATING", 1, request.user, reads_only=request.reads_only)
@@ -198,20 +224,28 @@ class Api:
         self, request: Request, sql: str, form: str, rows: AsyncIterator[bytes], response: Response
     ) -> None:
         summary = Summary()
-        async with self._engine.connection(request.user.role, dict(request.options.engine)) as connection:
-            stream = await connection.run(connection.begin_insert, sql, form)
-            try:
-                async with aclosing(rows) as pieces:
-                    async for piece in _without_first_newline(pieces):
-                        await connection.run(connection.append, stream, piece)
-                # From here on it is the engine's: a client that goes now may find its rows written.
-                summary.wrote(await connection.run(connection.finish_insert, stream))
-            except BaseException:
-                with suppress(ClickHouseError):
-                    await connection.run(connection.cancel_insert, stream)
-                raise
+        async with aclosing(rows) as pieces, aclosing(gathered(_without_first_newline(pieces), _PIECE)) as portions:
+            first = await anext(portions, b"")
+            async with self._engine.connection(request.user.role, {}) as connection:
+                # From the last piece on it is the engine's: a client that goes then may find its rows written.
+                if len(first) < _PIECE:
+                    summary.wrote(await connection.run(connection.insert, sql, form, first))
+                else:
+                    summary.wrote(await self._insert_portions(connection, sql, form, first, portions))
         self._metrics.written.inc(summary.written_rows)
         await response.whole(200, b"", self._headers(request, "TabSeparated", summary))
+
+    async def _insert_portions(
+        self, connection: Connection, sql: str, form: str, first: bytes, portions: AsyncIterator[bytes]
+    ) -> Written:
+        stream = await connection.run(connection.begin_insert, sql, form, first)
+        try:
+            async for portion in portions:
+                await connection.run(connection.append, stream, portion)
+            return await connection.run(connection.finish_insert, stream)
+        except BaseException:
+            await connection.run(connection.cancel_insert, stream)
+            raise
 
     async def _statement(
         self, request: Request, text: str, parameters: dict[str, str], body: Body, response: Response
@@ -230,12 +264,16 @@ class Api:
         return "select" if kind == "READ_ONLY" else "change"
 
     async def _judge(self, request: Request, connection: Connection, text: str, parameters: dict[str, str]) -> str:
-        query_class, statements = await connection.run(connection.classify, text)
+        known = self._judged.get((request.user.role, text))
+        query_class, statements = known or await connection.run(connection.classify, text)
         check_class(query_class, statements, request.user, reads_only=request.reads_only)
+        if known is not None:
+            return query_class
         # What does not parse ends here, with the engine's own message.
         check_tree(await connection.run(connection.tree, text, parameters), request.user)
         if query_class not in ("READ_ONLY", "MUTATING"):
             raise ClickHouseError(62, "Syntax error: this is no statement that the server knows.")
+        self._judged.add((request.user.role, text), (query_class, statements))
         return query_class
 
     async def _change(
@@ -268,13 +306,10 @@ class Api:
         response: Response,
     ) -> None:
         connection, summary = watched.connection, Summary()
-        limit = {"max_result_bytes": str(_WHOLE_ANSWER)}
-        if "max_result_bytes" not in request.options.engine:
-            await connection.run(connection.configure, limit)
-        try:
-            chunk = await watched.run(connection.query, text, form, parameters)
-        finally:
-            await connection.run(connection.restore, limit)
+        limits = {"max_result_bytes": str(_WHOLE_ANSWER)} | dict(request.options.engine)
+        if connection.settings != limits:
+            await connection.run(connection.configure, limits)
+        chunk = await watched.run(connection.query, text, form, parameters)
         summary.add(chunk)
         await response.whole(200, chunk.data, self._headers(request, form, summary), gzip=_compress(request))
 

@@ -96,6 +96,18 @@ class Head:
             yield piece
 
 
+async def gathered(pieces: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
+    """The same bytes in pieces of at least this size; only the last one is smaller."""
+    held = bytearray()
+    async for piece in pieces:
+        held += piece
+        if len(held) >= size:
+            yield bytes(held)
+            held.clear()
+    if held:
+        yield bytes(held)
+
+
 def read_multipart(content_type: str, data: bytes) -> dict[str, str]:
     """Fields of a multipart form: `query` and `param_*`. Raises ClickHouseError."""
     message = BytesParser(policy=HTTP).parsebytes(b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n" + data)

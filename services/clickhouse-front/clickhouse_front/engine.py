@@ -14,7 +14,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, AsyncIterator, TypeVar
@@ -31,6 +31,10 @@ _OWNER_GRANTS = (
     "SHOW, SELECT, INSERT, ALTER TABLE, ALTER VIEW, CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP TABLE, DROP VIEW, "
     "TRUNCATE, OPTIMIZE, CHECK"
 )
+#: Tables whose rows belong to tenants. The role `reader` sees those of the tenant that the request names in the setting
+#: `log_comment`, all of them with `*`, and none without it, whatever the statement says; through views too.
+TENANT_TABLES = ("usage", "session_event", "verdict", "lifecycle", "dead_letter", "forecast", "anomaly")
+_ROWS_OF_READER = "getSetting('log_comment') = '*' OR (tenant != '' AND tenant = getSetting('log_comment'))"
 _CONFIG = """<clickhouse>
   <users_config>{folder}/users.xml</users_config>
   <max_server_memory_usage>{memory}</max_server_memory_usage>
@@ -76,6 +80,7 @@ _USERS = """<clickhouse>
       <networks><ip>::/0</ip></networks>
       <profile>default</profile>
       <quota>default</quota>
+      <databases><{database}>{filters}</{database}></databases>
       <grants><query>GRANT reader, analytics, monitor</query></grants>
     </default>
   </users>
@@ -111,6 +116,7 @@ class Connection:
         self._base = base_settings(engine.settings, role)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=label, initializer=engine.confine)
         self._raw: Any = None
+        self.settings: dict[str, str] = {}
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """Does work of this connection on its thread. Raises ClickHouseError with the engine's code."""
@@ -123,10 +129,11 @@ class Connection:
             raise engine_error(error) from None
 
     def open(self) -> None:
+        """Signs in as the role. Nobody can leave the database of the engine: USE is not offered."""
         self._raw = self._engine.connect()
         self._raw.query(f"SET ROLE {self.role}")
         # By this label a running query is found and ended.
-        self._set("log_comment", self.label)
+        self._set("workload", self.label)
         for name, value in self._base.items():
             self._set(name, value)
 
@@ -134,15 +141,18 @@ class Connection:
         self._raw.query(f"USE {database}")
 
     def configure(self, settings: dict[str, str]) -> None:
-        for name, value in settings.items():
-            self._set(name, value)
-
-    def restore(self, settings: dict[str, str]) -> None:
-        for name in settings:
+        """Gives the session exactly these settings above its base. They stay: most requests of a client set the same."""
+        for name in self.settings.keys() - settings.keys():
             if name in self._base:
                 self._set(name, self._base[name])
             else:
                 self._raw.query(f"SET {name} = DEFAULT")
+            del self.settings[name]
+        for name, value in settings.items():
+            if self.settings.get(name) != value:
+                self._set(name, value)
+                # Only now: one that is refused is not there.
+                self.settings[name] = value
 
     def classify(self, sql: str) -> tuple[str, int]:
         report = self._raw.classify_query(sql, self._engine.settings.database)
@@ -173,18 +183,36 @@ class Connection:
     def cancel(self, stream: Any) -> None:
         self._raw.streaming_cancel_query(stream)
 
-    def begin_insert(self, sql: str, form: str) -> Any:
-        return self._raw.send_insert(sql, form)
+    def begin_insert(self, sql: str, form: str, data: bytes) -> Any:
+        stream = self._raw.send_insert(sql, form)
+        try:
+            self.append(stream, data)
+        except BaseException:
+            self.cancel_insert(stream)
+            raise
+        return stream
+
+    def insert(self, sql: str, form: str, data: bytes) -> Written:
+        """An insert whose rows are all there."""
+        stream = self.begin_insert(sql, form, data)
+        try:
+            return self.finish_insert(stream)
+        except BaseException:
+            self.cancel_insert(stream)
+            raise
 
     def append(self, stream: Any, data: bytes) -> None:
-        self._raw.insert_append(stream, data)
+        if data:
+            self._raw.insert_append(stream, data)
 
     def finish_insert(self, stream: Any) -> Written:
         result = self._raw.insert_done(stream)
         return Written(result.rows_written(), result.bytes_written())
 
     def cancel_insert(self, stream: Any) -> None:
-        self._raw.insert_cancel(stream)
+        # An insert that failed may have ended by itself.
+        with suppress(RuntimeError):
+            self._raw.insert_cancel(stream)
 
     def close(self) -> None:
         if self._raw is not None:
@@ -207,18 +235,24 @@ def _chunk(result: Any) -> Chunk:
 class Pool:
     """Connections of one role; made when first needed, kept for the next query."""
 
-    def __init__(self, make: Callable[[], Connection]) -> None:
+    def __init__(self, make: Callable[[], Connection], database: str) -> None:
         self._make = make
+        self._database = database
         self._free: list[Connection] = []
         self._all: list[Connection] = []
 
-    async def take(self) -> Connection:
+    async def take(self, settings: dict[str, str]) -> Connection:
+        """A free connection, one that has these settings already where there is one."""
+        for place in range(len(self._free) - 1, -1, -1):
+            if self._free[place].settings == settings:
+                return self._free.pop(place)
         if self._free:
             return self._free.pop()
         connection = self._make()
         self._all.append(connection)
         try:
             await connection.run(connection.open)
+            await connection.run(connection.enter, self._database)
         except BaseException:
             await self.drop(connection)
             raise
@@ -252,7 +286,7 @@ class Engine:
         self._config = settings.data_directory / "config"
         self._monitor_lock = asyncio.Lock()
         self._monitor: Connection | None = None
-        self._pools = {role: Pool(lambda role=role: self._connection(role)) for role in ("analytics", "reader")}
+        self._pools = {role: Pool(lambda role=role: self._connection(role), settings.database) for role in ("analytics", "reader")}
 
     def confine(self) -> None:
         """Leaves the calling thread the engine's own folder, and what a program needs to run."""
@@ -267,32 +301,24 @@ class Engine:
         await monitor.run(monitor.open)
         self._monitor = monitor
         self.version = (await monitor.run(monitor.query, "SELECT version()", "TSV", {})).data.decode().strip()
-        owner = await self._pools["analytics"].take()
-        await owner.run(owner.query, f"CREATE DATABASE IF NOT EXISTS {self.settings.database}", "TSV", {})
-        await owner.run(owner.enter, self.settings.database)
-        self._pools["analytics"].give(owner)
+        await self._make_database()
 
     @asynccontextmanager
     async def connection(self, role: str, settings: dict[str, str]) -> AsyncIterator[Connection]:
-        """A connection with these settings; one that ends in an unknown state is closed and not used again."""
+        """A connection with these settings."""
         pool = self._pools[role]
-        connection = await pool.take()
+        connection = await pool.take(settings)
         try:
-            await connection.run(connection.enter, self.settings.database)
-            await connection.run(connection.configure, settings)
+            if connection.settings != settings:
+                await connection.run(connection.configure, settings)
             yield connection
         finally:
-            try:
-                await connection.run(connection.restore, settings)
-            except BaseException:
-                await pool.drop(connection)
-                raise
             pool.give(connection)
 
     async def kill(self, connection: Connection) -> None:
         """Asks the engine to end what this connection runs; it reports error 394 there."""
         await self.monitor(
-            "KILL QUERY WHERE Settings['log_comment'] = {label:String} ASYNC", {"label": connection.label}
+            "KILL QUERY WHERE Settings['workload'] = {label:String} ASYNC", {"label": connection.label}
         )
 
     async def monitor(self, sql: str, parameters: dict[str, str] | None = None) -> str:
@@ -315,6 +341,13 @@ class Engine:
         """A session of the engine, on the thread of its connection."""
         return self._chdb.connect(f"{self.settings.data_directory}/engine?config-file={self._config}/config.xml")
 
+    async def _make_database(self) -> None:
+        owner = self._connection("analytics")
+        await owner.run(owner.open)
+        await owner.run(owner.query, f"CREATE DATABASE IF NOT EXISTS {self.settings.database}", "TSV", {})
+        await owner.run(owner.close)
+        owner.end()
+
     def _load(self) -> None:
         # On a confined thread, because the library starts threads as it is loaded.
         self._chdb = _library()
@@ -330,6 +363,7 @@ class Engine:
             "memory": self.settings.max_memory,
             "database": self.settings.database,
             "owner": _OWNER_GRANTS,
+            "filters": "".join(_filter(table) for table in TENANT_TABLES),
         }
         (self._config / "config.xml").write_text(_CONFIG.format(**values))
         (self._config / "users.xml").write_text(_USERS.format(**values))
@@ -340,6 +374,11 @@ class Engine:
         while True:
             number += 1
             yield number
+
+
+def _filter(table: str) -> str:
+    rows = escape(f"NOT has(currentRoles(), 'reader') OR {_ROWS_OF_READER}")
+    return f"<{table}><filter>{rows}</filter></{table}>"
 
 
 def _library() -> Any:

@@ -14,6 +14,7 @@ _FLAG = re.compile(r"[01]|true|false")
 _COUNT = re.compile(r"\d{1,15}")
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,3})?")
 _WORD = re.compile(r"[A-Za-z_]{1,40}")
+_COMMENT = re.compile(r"[\w.*-]{1,100}")
 _TOKEN = re.compile(r"[\w.:/@=+-]{1,200}")
 
 #: Given to the engine as they are.
@@ -28,6 +29,7 @@ _ENGINE = {
     "insert_deduplicate": _FLAG,
     "insert_deduplication_token": _TOKEN,
     "join_use_nulls": _FLAG,
+    "log_comment": _COMMENT,
     "materialize_ttl_after_modify": _FLAG,
     "max_block_size": _COUNT,
     "max_execution_time": _SECONDS,
@@ -65,6 +67,8 @@ _FIXED = {"async_insert": "0", "wait_for_async_insert": "1", "readonly": "1"}
 _READER = {
     "date_time_output_format",
     "join_use_nulls",
+    # Whose rows the request may see: engine.py.
+    "log_comment",
     "max_block_size",
     "max_execution_time",
     "max_memory_usage",

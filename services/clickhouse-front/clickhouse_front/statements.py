@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clickhouse_front.errors import ClickHouseError
@@ -87,8 +88,11 @@ class Insert:
     data_at: int
 
 
-def read_insert(text: str, user: User) -> Insert | None:
-    """The insert that the text begins with, or None when it is another statement. Raises ClickHouseError."""
+def read_insert(text: str, user: User, chosen: Mapping[str, str]) -> Insert | None:
+    """The insert that the text begins with, or None when it is another statement. Raises ClickHouseError.
+
+    `chosen` are checked settings of the URL: they become part of the statement, whose own ones go first.
+    """
     found = _INSERT.match(text)
     if found is None:
         return None
@@ -96,10 +100,11 @@ def read_insert(text: str, user: User) -> Insert | None:
     known = INPUT_FORMATS.get(name.lower())
     if known is None:
         raise ClickHouseError(73, f"Unknown format {name}; rows may be sent as {', '.join(INPUT_FORMATS.values())}.")
-    settings = found["settings"] or ""
-    for setting, value in _SETTING.findall(settings):
-        check_setting(setting, value.strip("'"), user)
-    sql = f"INSERT INTO {found['table']}{found['columns'] or ''}" + (f" SETTINGS {settings}" if settings else "")
+    settings = dict(chosen)
+    for setting, value in _SETTING.findall(found["settings"] or ""):
+        settings[setting] = check_setting(setting, value.strip("'"), user)
+    clause = ", ".join(f"{setting} = '{value}'" for setting, value in settings.items())
+    sql = f"INSERT INTO {found['table']}{found['columns'] or ''}" + (f" SETTINGS {clause}" if clause else "")
     return Insert(sql=sql, format=known, data_at=found.end())
 
 
