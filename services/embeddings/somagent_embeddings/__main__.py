@@ -29,10 +29,11 @@ def main() -> int:
 
 async def _serve(settings: Settings) -> int:
     admitted = admission(settings)
-    encoder = Encoder(settings.model_path, settings.threads)
+    encoder = Encoder(settings.model_path, settings.threads, settings.precision)
     _warm_up(encoder)
     batcher = Batcher(encoder, queue=settings.queue, deadline=settings.deadline)
-    log("info", "serving", port=settings.listener.port, model=settings.model_name, dimensions=encoder.dimensions)
+    about = {"model": settings.model_name, "dimensions": encoder.dimensions, "precision": encoder.precision}
+    log("info", "serving", port=settings.listener.port, **about)
     try:
         await serve(Api(settings, encoder, batcher, admitted).application, settings.listener)
     finally:
