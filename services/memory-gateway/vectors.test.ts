@@ -274,9 +274,8 @@ describe('memories with the real engine and the real model', { timeout: 300_000 
       embeddings: stores.embeddings,
       log: quiet,
       vectors: {
-        ensure: (of) => vectors.ensure(of),
         upsert: (of, points) => vectors.upsert(of, points),
-        search: (...asked) => vectors.search(...asked),
+        searchMany: (...asked) => vectors.searchMany(...asked),
         present: (of) => vectors.present(of),
         dropSnapshots: () => vectors.dropSnapshots(),
         remove: async () => undefined,

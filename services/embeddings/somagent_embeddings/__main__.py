@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from functools import partial
 
+import uvloop
 from somagent_slm.auth import admission
 from somagent_slm.environment import SettingsError
 from somagent_slm.https import serve, write_log
@@ -21,7 +21,7 @@ log = partial(write_log, "embeddings")
 def main() -> int:
     try:
         settings = read_settings()
-        return asyncio.run(_serve(settings))
+        return uvloop.run(_serve(settings))
     except SettingsError as error:
         log("error", str(error))
         return 2

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+import uvloop
 from somagent_slm.environment import SettingsError
 from somagent_slm.https import serve, write_log
 
@@ -23,7 +24,7 @@ def main() -> int:
     try:
         settings = read_settings()
         access = Access(settings.key_file, settings.reader_key_file)
-        return asyncio.run(_serve(settings, access))
+        return uvloop.run(_serve(settings, access))
     except (SettingsError, CatalogError) as error:
         log("error", str(error))
         return 2
