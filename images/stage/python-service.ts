@@ -4,8 +4,8 @@ import { isIgnored } from '../tag.ts';
 import { stagePython } from './python.ts';
 import type { Stage } from './stage.ts';
 
-/** What our servers in Python share, without Ray: who may call, settings, HTTPS. */
-export const sharedPython = ['__init__', 'auth', 'environment', 'errors', 'https'].map(
+/** What our servers in Python share, without Ray: who may call, settings, HTTPS, lines of log. */
+export const sharedPython = ['__init__', 'auth', 'environment', 'errors', 'https', 'request_log'].map(
   (module) => `services/slm/somagent_slm/${module}.py`,
 );
 

@@ -9,6 +9,7 @@ import uvloop
 from somagent_slm.auth import admission
 from somagent_slm.environment import SettingsError
 from somagent_slm.https import serve, write_log
+from somagent_slm.request_log import logged
 
 from somagent_embeddings.api import Api
 from somagent_embeddings.batcher import BATCH_TOKENS, Batcher
@@ -35,7 +36,7 @@ async def _serve(settings: Settings) -> int:
     about = {"model": settings.model_name, "dimensions": encoder.dimensions, "precision": encoder.precision}
     log("info", "serving", port=settings.listener.port, **about)
     try:
-        await serve(Api(settings, encoder, batcher, admitted).application, settings.listener)
+        await serve(logged(Api(settings, encoder, batcher, admitted).application, log), settings.listener)
     finally:
         batcher.close()
     log("info", "stopped")

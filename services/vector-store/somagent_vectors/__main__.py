@@ -10,6 +10,7 @@ from functools import partial
 import uvloop
 from somagent_slm.environment import SettingsError
 from somagent_slm.https import serve, write_log
+from somagent_slm.request_log import logged
 
 from somagent_vectors.access import Access
 from somagent_vectors.api import Api
@@ -37,7 +38,7 @@ async def _serve(settings: Settings, access: Access) -> int:
     log("info", "serving", port=settings.listener.port, collections=len(catalog.collections))
     tasks = [asyncio.create_task(keeper.run()), asyncio.create_task(keeper.optimize())]
     try:
-        await serve(api.application, settings.listener)
+        await serve(logged(api.application, log), settings.listener)
     finally:
         for task in tasks:
             task.cancel()
