@@ -61,13 +61,15 @@ const smallScope = (
   limit: number,
   { wholeScope }: KeywordLimits,
 ): RawBuilder<{ id: string | null; large: boolean }> => sql`
-  with scoped as materialized (
-    select id, created_at, search, length(search) as size from memory where ${counting(scope)} limit ${wholeScope + 1}
+  with counted as materialized (
+    select count(*) as memories from (select 1 from memory where ${counting(scope)} limit ${wholeScope + 1}) some_rows
+  ), scoped as materialized (
+    select id, created_at, search, length(search) as size from memory
+    where (select memories <= ${wholeScope}::integer from counted) and ${counting(scope)}
   ), average as materialized (
-    select count(*) as memories, greatest(avg(size), 1)::float8 as size from scoped
+    select memories, greatest((select avg(size) from scoped), 1)::float8 as size from counted
   ), words as materialized (${wordsOf(question)}), matches as materialized (
     select id, created_at, scoped.size, word from scoped join words on search @@ word
-    where (select memories <= ${wholeScope}::integer from average)
   ), rarity as (
     select word, ln(1 + (memories - count(*) + 0.5) / (count(*) + 0.5))::float8 as weight
     from matches, average group by word, memories
