@@ -54,10 +54,16 @@ function facts(): readonly Tuple[] {
 describe('the API of the memory gateway', { skip: !hasOpenFga() && 'OpenFGA is not built', timeout: 600_000 }, () => {
   let service: TestMemoryService;
   let trusting: typeof fetch;
+  let summarizedFor: string | undefined;
   let summary: () => Promise<{ text: string; used: number; model: string }>;
 
   before(async () => {
-    service = await startMemoryService({ summarize: () => summary() });
+    service = await startMemoryService({
+      summarize: (tenant) => {
+        summarizedFor = tenant;
+        return summary();
+      },
+    });
     trusting = fetchTrusting(service.caFile);
     await service.relate(facts());
   });
@@ -298,6 +304,7 @@ describe('the API of the memory gateway', { skip: !hasOpenFga() && 'OpenFGA is n
       [made.status, made.body.memory.kind, made.body.memory.text],
       [201, 'summary', 'Bob lives in Lisbon.'],
     );
+    assert.equal(summarizedFor, 'acme');
     summary = () => Promise.reject(new NoSummary('a-model answered with nothing'));
     const failed = await ask('bob', 'POST', '/v1/memories/summarize', {});
     assert.deepEqual([failed.status, failed.body.type], [502, 'urn:somagent:problem:no-summary']);

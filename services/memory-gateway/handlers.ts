@@ -6,7 +6,7 @@ import type { Access, AccessRequest, Asker, OnBehalf } from './access.ts';
 import type { Database, MemoryKind } from './database.ts';
 import { beginExport } from './export.ts';
 import type { Forgetter } from './forget.ts';
-import { AlreadyForgotten, type Memories, type NewMemory, type Stored, sourcedId } from './memories.ts';
+import { AlreadyForgotten, type Memories, type Memory, type NewMemory, type Stored, sourcedId } from './memories.ts';
 import type { Origin } from './memory-events.ts';
 import { forgotten, noSummary, nothingThere } from './problems.ts';
 import type { Recall } from './recall.ts';
@@ -112,7 +112,7 @@ export function createHandlers(dependencies: HandlerDependencies): Handlers<Rout
       const asker = await access.toStore(request, places);
       const found = await memories.newest(scope, summarized);
       if (found.length === 0) throw new Problem(nothingThere, 'name a filter that has memories');
-      const { text, used, model } = await summaryOf(dependencies, found);
+      const { text, used, model } = await summaryOf(dependencies, scope.tenant, found);
       const summary: NewMemory = {
         ...placed(asker, places),
         id: randomUUIDv7(),
@@ -188,11 +188,11 @@ async function store({ memories, wake }: HandlerDependencies, memory: NewMemory,
   }
 }
 
-async function summaryOf({ summarizer, log }: HandlerDependencies, found: Parameters<Summarizer['summarize']>[0]) {
+async function summaryOf({ summarizer, log }: HandlerDependencies, tenant: string, found: readonly Memory[]) {
   try {
-    return await summarizer.summarize(found);
+    return await summarizer.summarize(tenant, found);
   } catch (error) {
-    log.warn({ reason: reasonOf(error) }, 'the model gave no summary');
+    log.warn({ tenant, reason: reasonOf(error) }, 'the model gave no summary');
     const why = error instanceof NoSummary ? error.message : 'the model does not answer';
     throw new Problem(noSummary, `${why}: try again, nothing was stored`, { 'retry-after': '5' });
   }

@@ -127,7 +127,7 @@ export class Recall {
     try {
       const embedded = await withinDeadline(
         deadline,
-        timed(() => embeddings.embed([query], deadline)),
+        timed(() => embeddings.embed([query], { tenant: scope.tenant, signal: deadline })),
       );
       const [vector = []] = embedded.value;
       const found = await withinDeadline(

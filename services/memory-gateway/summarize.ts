@@ -46,20 +46,24 @@ export class Summarizer {
     this.#fetch = fetchTrusting(options.caFile);
   }
 
-  /** @throws NoSummary when the model answers with nothing, OpenAI.APIError when it does not answer. */
-  async summarize(memories: readonly Memory[]): Promise<Summary> {
+  /**
+   * By the tenant's own model where it has one.
+   * @throws NoSummary when the model answers with nothing, OpenAI.APIError when it does not answer.
+   */
+  async summarize(tenant: string, memories: readonly Memory[]): Promise<Summary> {
     const { url: baseURL, tokenFile, model, maxTokens, maxCharacters } = this.#options;
     const apiKey = readFileSync(tokenFile, 'utf8').trim();
     const client = new OpenAI({ apiKey, baseURL, fetch: this.#fetch, maxRetries: 1, timeout: 60_000 });
     const shown = newestWithin(memories, maxCharacters);
-    const { choices } = await client.chat.completions.create({
+    const request = {
       model,
       max_tokens: maxTokens,
       messages: [
-        { role: 'system', content: instruction },
-        { role: 'user', content: memoryBlock(shown.map(({ createdAt: at, text }) => ({ at, text }))) },
+        { role: 'system' as const, content: instruction },
+        { role: 'user' as const, content: memoryBlock(shown.map(({ createdAt: at, text }) => ({ at, text }))) },
       ],
-    });
+    };
+    const { choices } = await client.chat.completions.create(request, { headers: { 'x-soma-tenant': tenant } });
     const text = choices[0]?.message.content?.trim() ?? '';
     if (text === '') throw new NoSummary(`${model} answered with nothing`);
     return { text, used: shown.length, model };

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
-import { QdrantClient, type Schemas } from '@qdrant/js-client-rest';
-import { onFileChange } from '@somagent/kit';
+import { QdrantClient, type Schemas, withHeaders } from '@qdrant/js-client-rest';
+import { onFileChange, traceHeaders } from '@somagent/kit';
 import type { Scope } from './scope.ts';
 import { filterOf, type PointPayload } from './vector-filter.ts';
 
@@ -82,7 +82,7 @@ export class VectorStore {
     const collection = await this.ensure(tenant);
     const body = points.map(({ id, vector, payload }) => ({ id, vector: [...vector], payload: { ...payload } }));
     try {
-      await this.#clients.write.upsert(collection, { wait: true, points: body });
+      await inNameOf(tenant, () => this.#clients.write.upsert(collection, { wait: true, points: body }));
     } catch (error) {
       // Somebody may have removed the collection: the next attempt makes it again.
       this.#ready.delete(collection);
@@ -110,21 +110,33 @@ export class VectorStore {
     return found;
   }
 
-  /** Ids of the points of a scope that are nearest to a vector, nearest first. @param threshold least cosine */
+  /** Ids of the points of a scope that are nearest to a vector, nearest first. */
   async search(
     scope: Scope,
     vector: readonly number[],
     limit: number,
-    threshold?: number,
   ): Promise<readonly { readonly id: string; readonly score: number }[]> {
-    const { points } = await this.#clients.search.query(this.collectionOf(scope.tenant), {
-      query: [...vector],
-      filter: filterOf(scope, Date.now()),
-      limit,
-      with_payload: false,
-      ...(threshold !== undefined && { score_threshold: threshold }),
-    });
+    const asked = { query: [...vector], filter: filterOf(scope, Date.now()), limit, with_payload: false };
+    const collection = this.collectionOf(scope.tenant);
+    const { points } = await inNameOf(scope.tenant, () => this.#clients.search.query(collection, asked));
     return points.map(({ id, score }) => ({ id: String(id), score }));
+  }
+
+  /** {@link search} for many of one collection in one request, for work that nobody waits for. */
+  async searchMany(
+    tenant: string,
+    searches: readonly { readonly scope: Scope; readonly vector: readonly number[] }[],
+    limit: number,
+    threshold: number,
+  ): Promise<readonly (readonly string[])[]> {
+    const now = Date.now();
+    const collection = await this.ensure(tenant);
+    const asked = searches.map(({ scope, vector }) => ({
+      ...{ query: [...vector], filter: filterOf(scope, now), limit, with_payload: false },
+      score_threshold: threshold,
+    }));
+    const answers = await inNameOf(tenant, () => this.#clients.write.queryBatch(collection, { searches: asked }));
+    return answers.map(({ points }) => points.map(({ id }) => String(id)));
   }
 
   /** How many points a tenant has in its collection. */
@@ -202,6 +214,10 @@ export class VectorStore {
     return { search: client(timeouts.search), write: client(timeouts.write) };
   }
 }
+
+/** Tells the server whose request it is, and of which trace; the client takes the headers as it begins. */
+const inNameOf = <Answer>(tenant: string, ask: () => Promise<Answer>): Promise<Answer> =>
+  withHeaders({ 'x-soma-tenant': tenant, ...traceHeaders() }, ask);
 
 function* chunks(ids: readonly string[]): Generator<string[]> {
   for (let from = 0; from < ids.length; from += chunk) yield ids.slice(from, from + chunk);

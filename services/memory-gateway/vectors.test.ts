@@ -107,6 +107,26 @@ describe('memories with the real engine and the real model', { timeout: 300_000 
     assert.deepEqual(stranger, []);
   });
 
+  it('says whose each request is: engine and model write it into their logs', async () => {
+    const tenant = 'named-in-logs';
+    await add('A lantern hangs in the boathouse', { tenant });
+    await indexAll();
+    await recall.recall({ scope: scopeOf(tenant), query: 'Where is the light?', limit: 3, deadlineMs: 20_000 });
+    await stores.vectors.collections();
+    const requests = async (log: Promise<string>) =>
+      (await log)
+        .split('\n')
+        .filter((line) => line.includes('"message": "request"'))
+        .map((line): { tenant: string; path: string } => JSON.parse(line));
+    const asked = async (log: Promise<string>) =>
+      (await requests(log)).filter((line) => line.tenant === tenant).map(({ path }) => path.split('/').at(-1));
+    assert.deepEqual(await asked(stores.worker.log()), ['embeddings', 'embeddings']);
+    assert.deepEqual(await asked(stores.engine.log()), ['batch', 'points', 'query']);
+    // What is of no tenant is not given the one of the request before.
+    const last = (await requests(stores.engine.log())).at(-1);
+    assert.deepEqual([last?.path, last?.tenant], ['/collections', 'platform']);
+  });
+
   it('shows no text of another tenant, even where the vector store is made to lie', async () => {
     const [victim, thief] = ['victim', 'thief'];
     const secret = await add('The merger is announced in October', { tenant: victim });
@@ -274,9 +294,8 @@ describe('memories with the real engine and the real model', { timeout: 300_000 
       embeddings: stores.embeddings,
       log: quiet,
       vectors: {
-        ensure: (of) => vectors.ensure(of),
         upsert: (of, points) => vectors.upsert(of, points),
-        search: (...asked) => vectors.search(...asked),
+        searchMany: (...asked) => vectors.searchMany(...asked),
         present: (of) => vectors.present(of),
         dropSnapshots: () => vectors.dropSnapshots(),
         remove: async () => undefined,

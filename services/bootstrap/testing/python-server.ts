@@ -127,7 +127,7 @@ class RunningServer implements PythonServer {
   async stop(): Promise<void> {
     await this.#end('SIGKILL');
     process.off('exit', this.#killNow);
-    await rm(this.folder, { recursive: true, force: true });
+    await rm(this.folder, { recursive: true, force: true, maxRetries: 20 });
   }
 
   readonly #killNow = (): void => {

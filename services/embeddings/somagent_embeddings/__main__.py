@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from functools import partial
 
+import uvloop
 from somagent_slm.auth import admission
 from somagent_slm.environment import SettingsError
 from somagent_slm.https import serve, write_log
+from somagent_slm.request_log import logged
 
 from somagent_embeddings.api import Api
 from somagent_embeddings.batcher import BATCH_TOKENS, Batcher
@@ -21,7 +22,7 @@ log = partial(write_log, "embeddings")
 def main() -> int:
     try:
         settings = read_settings()
-        return asyncio.run(_serve(settings))
+        return uvloop.run(_serve(settings))
     except SettingsError as error:
         log("error", str(error))
         return 2
@@ -29,12 +30,13 @@ def main() -> int:
 
 async def _serve(settings: Settings) -> int:
     admitted = admission(settings)
-    encoder = Encoder(settings.model_path, settings.threads)
+    encoder = Encoder(settings.model_path, settings.threads, settings.precision)
     _warm_up(encoder)
     batcher = Batcher(encoder, queue=settings.queue, deadline=settings.deadline)
-    log("info", "serving", port=settings.listener.port, model=settings.model_name, dimensions=encoder.dimensions)
+    about = {"model": settings.model_name, "dimensions": encoder.dimensions, "precision": encoder.precision}
+    log("info", "serving", port=settings.listener.port, **about)
     try:
-        await serve(Api(settings, encoder, batcher, admitted).application, settings.listener)
+        await serve(logged(Api(settings, encoder, batcher, admitted).application, log), settings.listener)
     finally:
         batcher.close()
     log("info", "stopped")

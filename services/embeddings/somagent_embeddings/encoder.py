@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+from openvino import CompiledModel, Core, Model
 from somagent_slm.environment import SettingsError
 from tokenizers import Tokenizer
 
 from somagent_embeddings.graph import build_graph
 from somagent_embeddings.model_folder import ModelFolder, read_model_folder
 
-_ERRORS = 3
+LENGTH_STEP = 8
+"""Lengths are rounded up to it, because the runtime prepares itself for each new shape of a batch."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,28 @@ class Tokens:
     truncated: bool
 
 
-class Encoder:
-    """Thread-safe: the runtime and the tokenizer both let go of Python's lock while they work."""
+class Precision(StrEnum):
+    """What the model is computed in. `auto` is bfloat16 where the processor has instructions for it."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    AUTO = "auto"
+    FLOAT32 = "float32"
+
+
+class Encoder:
+    """The tokenizer may be used by any thread, the model by one at a time; both let go of Python's lock."""
+
+    def __init__(self, path: Path, threads: int, precision: Precision = Precision.AUTO) -> None:
         """Maps the model. Raises SettingsError for a directory that can't be served."""
         self._folder = read_model_folder(path)
         self._tokenizer = _tokenizer(self._folder)
-        self._session = _session(self._folder, threads)
+        self._model = _compile(build_graph(self._folder), threads, precision)
+        self._request = self._model.create_infer_request()
         self._padding = self._tokenizer.token_to_id("[PAD]") or 0
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: `f32` or `bf16`."""
+        return str(self._model.get_property("INFERENCE_PRECISION_HINT").to_string())
 
     @property
     def dimensions(self) -> int:
@@ -52,14 +67,14 @@ class Encoder:
     def embed(self, batch: Sequence[Tokens]) -> np.ndarray:
         """One row per text, float32. Texts of like length should come together: all are padded to the longest."""
         longest = max(len(tokens.ids) for tokens in batch)
-        ids = np.full((len(batch), longest), self._padding, dtype=np.int64)
-        mask = np.zeros((len(batch), longest), dtype=np.float32)
+        padded = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self.longest)
+        ids = np.full((len(batch), padded), self._padding, dtype=np.int64)
+        mask = np.zeros((len(batch), padded), dtype=np.float32)
         for row, tokens in enumerate(batch):
             ids[row, : len(tokens.ids)] = tokens.ids
             mask[row, : len(tokens.ids)] = 1
-        inputs = {"ids": ids, "mask": mask, "positions": np.arange(longest, dtype=np.int64)}
-        (embeddings,) = self._session.run(["embeddings"], inputs)
-        return embeddings
+        # The answer is a view of what the next run writes over.
+        return self._request.infer([ids, mask, np.arange(padded, dtype=np.int64)])[0].copy()
 
 
 def _tokenizer(folder: ModelFolder) -> Tokenizer:
@@ -74,15 +89,14 @@ def _tokenizer(folder: ModelFolder) -> Tokenizer:
     return tokenizer
 
 
-def _session(folder: ModelFolder, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS
-    # The arena keeps the largest batch ever seen; without it memory goes back.
-    options.enable_cpu_mem_arena = False
-    # Waiting threads of the runtime would burn the processor that others need.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.path))
-    graph = build_graph(folder).SerializeToString()
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+def _compile(model: Model, threads: int, precision: Precision) -> CompiledModel:
+    core = Core()
+    half = precision is Precision.AUTO and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        # Other pods have the same processors.
+        "ENABLE_CPU_PINNING": False,
+    }
+    return core.compile_model(model, "CPU", settings)

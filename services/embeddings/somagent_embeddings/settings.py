@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from somagent_slm.environment import Workloads, api_key_file_of, number_of, path_of, workloads_of
+from somagent_slm.environment import SettingsError, Workloads, api_key_file_of, number_of, path_of, workloads_of
 from somagent_slm.https import Listener
+
+from somagent_embeddings.encoder import Precision
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Settings:
     api_key_file: Path | None
     listener: Listener
     threads: int
+    precision: Precision
     queue: int
     deadline: float
     body_limit: int
@@ -43,8 +46,16 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             tls=path_of(environment, "EMBEDDINGS_TLS_DIR", "a directory with tls.crt and tls.key"),
             drain_seconds=number_of(environment, "EMBEDDINGS_DRAIN_SECONDS", 20, 0, 600),
         ),
+        precision=_precision(environment.get("EMBEDDINGS_PRECISION", Precision.AUTO)),
         threads=number_of(environment, "EMBEDDINGS_THREADS", 1, 1, 256),
         queue=number_of(environment, "EMBEDDINGS_QUEUE", 4096, 1, 1_000_000),
         deadline=number_of(environment, "EMBEDDINGS_DEADLINE_MS", 10_000, 1, 600_000) / 1000,
         body_limit=number_of(environment, "EMBEDDINGS_BODY_LIMIT", 8_388_608, 1024, 2**30),
     )
+
+
+def _precision(value: str) -> Precision:
+    try:
+        return Precision(value)
+    except ValueError as error:
+        raise SettingsError(f"EMBEDDINGS_PRECISION is {value!r}; use one of {', '.join(Precision)}") from error

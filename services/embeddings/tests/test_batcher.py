@@ -12,7 +12,7 @@ import pytest
 from somagent_slm.errors import ApiError
 
 from somagent_embeddings.batcher import BATCH_TOKENS, Batcher
-from somagent_embeddings.encoder import Encoder, Tokens
+from somagent_embeddings.encoder import Encoder, Precision, Tokens
 
 MODEL = Path(os.environ["EMBEDDINGS_TEST_MODEL"])
 
@@ -21,7 +21,7 @@ class Watched(Encoder):
     """The real encoder, which writes down what it was given."""
 
     def __init__(self) -> None:
-        super().__init__(MODEL, 1)
+        super().__init__(MODEL, 1, Precision.FLOAT32)
         self.batches: list[list[int]] = []
 
     def embed(self, batch: Sequence[Tokens]) -> np.ndarray:

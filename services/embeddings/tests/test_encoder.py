@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from somagent_slm.environment import SettingsError
 
-from somagent_embeddings.encoder import Encoder
+from somagent_embeddings.encoder import Encoder, Precision
 from tests.reference_bert import ReferenceBert
 
 MODEL = Path(os.environ["EMBEDDINGS_TEST_MODEL"])
@@ -28,7 +28,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return Encoder(MODEL, 1)
+    return Encoder(MODEL, 1, Precision.FLOAT32)
 
 
 def test_similarities_are_those_of_the_models_own_page(encoder: Encoder) -> None:
@@ -42,6 +42,27 @@ def test_a_second_implementation_gives_the_same_vectors(encoder: Encoder) -> Non
     tokens = encoder.tokenize(TEXTS)
     expected = np.array([reference.embed(list(each.ids)) for each in tokens])
     assert np.abs(encoder.embed(tokens) - expected).max() < 1e-5
+
+
+def test_half_precision_says_what_single_precision_says(encoder: Encoder) -> None:
+    fast, tokens = Encoder(MODEL, 1), encoder.tokenize(TEXTS)
+    if fast.precision == "f32":
+        pytest.skip("this processor has no bfloat16")
+    expected, found = encoder.embed(tokens), fast.embed(tokens)
+    assert (fast.precision, encoder.precision) == ("bf16", "f32")
+    assert np.abs(found - expected).max() > 1e-5  # it is another arithmetic
+    assert (found * expected).sum(axis=1).min() > 0.9998
+    alone = np.vstack([fast.embed([each]) for each in tokens])
+    assert (found * alone).sum(axis=1).min() > 0.9998
+    assert found[0] @ found[1:4].T == pytest.approx([0.695, 0.943, 0.257], abs=0.003)
+
+
+def test_an_answer_is_not_written_over_by_the_next(encoder: Encoder) -> None:
+    first, second = encoder.tokenize(TEXTS[:2])
+    vector = encoder.embed([first])
+    kept = vector.copy()
+    encoder.embed([second])
+    assert (vector == kept).all()
 
 
 def test_neighbours_in_a_batch_change_nothing(encoder: Encoder) -> None:
@@ -93,6 +114,6 @@ def test_pooling_by_the_first_token_and_half_precision_are_read(tmp_path: Path) 
     shutil.copytree(MODEL, copy)
     pooling = {"word_embedding_dimension": 384, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
     (copy / "1_Pooling/config.json").write_text(json.dumps(pooling))
-    mean, first = Encoder(MODEL, 1), Encoder(copy, 1)
+    mean, first = (Encoder(path, 1) for path in (MODEL, copy))
     tokens = mean.tokenize(TEXTS[:2])
     assert np.abs(mean.embed(tokens) - first.embed(tokens)).max() > 0.01

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+import uvloop
 from somagent_slm.environment import SettingsError
 from somagent_slm.https import serve, write_log
+from somagent_slm.request_log import logged
 
 from somagent_vectors.access import Access
 from somagent_vectors.api import Api
@@ -23,7 +25,7 @@ def main() -> int:
     try:
         settings = read_settings()
         access = Access(settings.key_file, settings.reader_key_file)
-        return asyncio.run(_serve(settings, access))
+        return uvloop.run(_serve(settings, access))
     except (SettingsError, CatalogError) as error:
         log("error", str(error))
         return 2
@@ -36,7 +38,7 @@ async def _serve(settings: Settings, access: Access) -> int:
     log("info", "serving", port=settings.listener.port, collections=len(catalog.collections))
     tasks = [asyncio.create_task(keeper.run()), asyncio.create_task(keeper.optimize())]
     try:
-        await serve(api.application, settings.listener)
+        await serve(logged(api.application, log), settings.listener)
     finally:
         for task in tasks:
             task.cancel()
