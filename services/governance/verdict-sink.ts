@@ -2,7 +2,7 @@ import { randomUUIDv7 } from 'node:crypto';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { subjectOf, type TopicName } from '@somagent/events';
 import type { EventEnvelope } from '@somagent/events/envelope.ts';
-import { type Logger, messageOf } from '@somagent/kit';
+import { type Logger, messageOf, within } from '@somagent/kit';
 import type { MessageSink } from '@somagent/kit/kafka.ts';
 import type { VerdictRecord, VerdictSink } from './neighbours.ts';
 
@@ -148,17 +148,4 @@ async function inSlices<Item, Made>(items: readonly Item[], make: (item: Item) =
     for (const item of items.slice(start, start + slice)) made.push(make(item));
   }
   return made;
-}
-
-/** @throws Error when the promise takes longer than `limit` milliseconds. */
-async function within(limit: number, promise: Promise<void>): Promise<void> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`no answer within ${limit} ms`)), limit);
-  // What comes after its time is nobody's any more.
-  promise.catch(() => undefined);
-  try {
-    await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
