@@ -9,6 +9,9 @@ import { k8s } from 'cdk8s-plus-33';
 import fc from 'fast-check';
 import { bridgeApp, ChartDeployment, logicalName, type Manifest, synthesize, typeToken } from './index.ts';
 
+// A provider would take it for its own: what is planned must not depend on the shell.
+delete process.env.KUBECONFIG;
+
 const run = { project: 'somagent', stack: 'test', config: {} };
 
 /** Bridges one chart and returns what the SDK registered. */

@@ -4,6 +4,9 @@ import * as kubernetes from '@pulumi/kubernetes';
 import { plan } from '@somagent/stacks/runner/index.ts';
 import { describe, type Manifest, Region, type RegionArgs, regionSizes } from '../index.ts';
 
+// A provider would take it for its own: what is planned must not depend on the shell.
+delete process.env.KUBECONFIG;
+
 const args: RegionArgs = {
   image: (name) => `registry.example.com/somagent/${name}:0123456789abcdef`,
   size: regionSizes.small,

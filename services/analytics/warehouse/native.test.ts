@@ -69,6 +69,17 @@ test('what a column does not take is refused and named', () => {
       message: /no whole number/,
     });
   }
+  for (const [status, type] of [
+    [65_536, 'Nullable(UInt16)'],
+    [-1, 'UInt16'],
+    [2 ** 32, 'UInt32'],
+    [1.5, 'UInt32'],
+  ] as const) {
+    assert.throws(() => encodeNative({ status: type }, [{ status }]), {
+      name: 'RangeError',
+      message: new RegExp(`^${status} is no whole number of (16|32) bits$`),
+    });
+  }
   for (const id of ['', uuid.slice(1), `${uuid}0`, uuid.replace('a', 'z')]) {
     assert.throws(() => encodeNative({ id: 'UUID' }, [{ id }]), { name: 'RangeError', message: /no UUID/ });
   }

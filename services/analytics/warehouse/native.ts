@@ -44,6 +44,14 @@ function wide(values: Values): Buffer {
   return bytesOf(halves);
 }
 
+/** Whole numbers of 16 or 32 bits: a larger one would come out as another number. */
+function narrow(Numbers: typeof Uint16Array | typeof Uint32Array, values: Values): Buffer {
+  const numbers = Numbers.from(values as number[]);
+  const wrong = numbers.findIndex((number, row) => number !== values[row]);
+  if (wrong === -1) return bytesOf(numbers);
+  throw new RangeError(`${values[wrong]} is no whole number of ${Numbers.BYTES_PER_ELEMENT * 8} bits`);
+}
+
 /** Each UUID is two numbers of 64 bits, the first half of the text first. */
 function uuids(values: Values): Buffer {
   const bytes = Buffer.alloc(values.length * 16);
@@ -134,8 +142,8 @@ const nulls = (values: Values): Buffer => Buffer.from(values.map((value) => (val
 const zeroed = (values: Values): number[] => values.map((value) => (value ?? 0) as number);
 
 const encoders: { readonly [Type in ColumnType]: (values: Values) => readonly Buffer[] } = {
-  UInt16: (values) => [bytesOf(Uint16Array.from(values as number[]))],
-  UInt32: (values) => [bytesOf(Uint32Array.from(values as number[]))],
+  UInt16: (values) => [narrow(Uint16Array, values)],
+  UInt32: (values) => [narrow(Uint32Array, values)],
   UInt64: (values) => [wide(values)],
   Float64: (values) => [bytesOf(Float64Array.from(values as number[]))],
   Bool: (values) => [Buffer.from(values.map(Number))],
@@ -144,7 +152,7 @@ const encoders: { readonly [Type in ColumnType]: (values: Values) => readonly Bu
   'LowCardinality(String)': dictionary,
   'Array(String)': lists,
   "DateTime64(3, 'UTC')": (values) => [wide(values)],
-  'Nullable(UInt16)': (values) => [nulls(values), bytesOf(Uint16Array.from(zeroed(values)))],
+  'Nullable(UInt16)': (values) => [nulls(values), narrow(Uint16Array, zeroed(values))],
   'Nullable(Float64)': (values) => [nulls(values), bytesOf(Float64Array.from(zeroed(values)))],
   'Nullable(UUID)': (values) => [nulls(values), uuids(values)],
 };
