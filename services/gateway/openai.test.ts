@@ -1,6 +1,7 @@
 /** OpenAI's API at the gateway, asked by the official client, with real servers behind it. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { recallChannel } from '@somagent/budget';
 import { hasOpenFga } from '@somagent/relations/testing/openfga.ts';
 import OpenAI from 'openai';
@@ -323,11 +324,20 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
     await world.putBudget({ tokens: 20 });
     assert.equal(await world.leased(), 0);
     const asked = world.front.requests.length;
-    const error = await refused(client.chat.completions.create({ ...free, stream: true }));
+    const { answer } = await world.whileNothingIsReserved(async () => {
+      const sent = { answer: refused(client.chat.completions.create({ ...free, stream: true })) };
+      await world.until(() => world.front.requests.length === asked + 1, 'the model is asked');
+      return sent;
+    });
+    const error = await answer;
     assert.deepEqual([error.status, error.code], [429, 'insufficient_quota']);
-    assert.equal(world.front.requests.length, asked + 1, 'the model had been asked');
-    assert.equal((await refused(client.chat.completions.create(ask))).code, 'insufficient_quota');
-    assert.equal(world.front.requests.length, asked + 1, 'one that costs is asked only when it is certain');
+    const paid = await world.whileNothingIsReserved(async () => {
+      const sent = { answer: refused(client.chat.completions.create(ask)) };
+      await sleep(300);
+      assert.equal(world.front.requests.length, asked + 1, 'one that costs is asked only when it is certain');
+      return sent;
+    });
+    assert.equal((await paid.answer).code, 'insufficient_quota');
     assert.deepEqual(
       (await world.told(error.requestID)).map(({ data }) => [data.outcome, data.promptTokens]),
       [['refused', 0]],

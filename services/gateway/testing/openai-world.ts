@@ -218,6 +218,14 @@ export class OpenAiWorld {
     return Number(rows[0]?.tokens);
   }
 
+  /** Postgres reserves nothing, and confirms no reservation, until the work is done. */
+  whileNothingIsReserved<Value>(work: () => Promise<Value>): Promise<Value> {
+    return this.owner.platform.transaction().execute(async (holding) => {
+      await sql`lock table budget_reservation in exclusive mode`.execute(holding);
+      return work();
+    });
+  }
+
   hearRecalls(): void {
     this.hub.follow(recallChannel, (tenant) => this.spending.recalled(tenant));
   }
