@@ -68,6 +68,8 @@ export const toolFamilies: readonly ToolFamily[] = [
     target: '.',
     binaries: same('otel-collector'),
   },
+  // A load generator with a steady rate, for benchmarks.
+  { name: 'vegeta', folder: join(root, 'toolchain/vegeta'), target: 'tool', binaries: same('vegeta') },
   { name: 'network-policy', folder: join(root, 'network-policy'), target: '.', binaries: same('network-policy') },
   { name: 'storage', folder: join(root, 'storage'), target: '.', binaries: same('storage') },
   { name: 'forward', folder: join(root, 'forward'), target: '.', binaries: same('forward') },

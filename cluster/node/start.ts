@@ -26,8 +26,9 @@ import { waitFor } from './wait.ts';
 
 /** Images that the cluster itself runs. */
 const ownImages = ['pause', 'coredns'] as const;
-/** Families whose programs the node runs; the others are for images. */
-const nodeFamilies = toolFamilies.filter(({ name }) => !['temporal', 'coredns', 'otel-collector'].includes(name));
+/** Families whose programs are for images, tests and benchmarks. */
+const elsewhere = ['temporal', 'coredns', 'otel-collector', 'vegeta'];
+const nodeFamilies = toolFamilies.filter(({ name }) => !elsewhere.includes(name));
 
 /** Brings the cluster up, from nothing, from a killed `up`, from a reboot, or when some of it runs. */
 export async function startCluster(places: Layout, say: Progress): Promise<void> {

@@ -1,6 +1,7 @@
-import { httpsUrl, type Logger, text } from '@somagent/kit';
+import { httpsUrl, text } from '@somagent/kit';
 import { ObjectStoreBucket } from '@somagent/kit/object-store.ts';
-import { type Drift, PolicyEngine } from './engine.ts';
+import { PolicyEngine } from './engine.ts';
+import { type PolicyRecordsOptions, policyRecords } from './records.ts';
 import { ObjectStoreSource } from './source.ts';
 
 /** The variables of a service that asks policies, for `readConfig` of the kit. */
@@ -15,15 +16,8 @@ export const policyVariables = {
 /** Values of {@link policyVariables}. */
 export type PolicyConfig = { readonly [Name in keyof typeof policyVariables]: string };
 
-/** What a service hears from its engine. */
-export interface PolicyListeners {
-  readonly onDrift?: (drift: Drift | null) => void;
-  readonly onSwap?: (revision: string) => void;
-  readonly log?: Logger;
-}
-
-/** An engine on the object store; call its `start()`. */
-export function createPolicyEngine(config: PolicyConfig, listeners: PolicyListeners = {}): PolicyEngine {
+/** An engine on the object store, which records what becomes of the policy; call its `start()`. */
+export function createPolicyEngine(config: PolicyConfig, records: PolicyRecordsOptions): PolicyEngine {
   const bucket = new ObjectStoreBucket({
     url: config.POLICY_URL,
     credentialsDir: config.POLICY_CREDENTIALS_DIR,
@@ -33,6 +27,6 @@ export function createPolicyEngine(config: PolicyConfig, listeners: PolicyListen
     source: new ObjectStoreSource(bucket),
     publicKeyFile: config.POLICY_PUBLIC_KEY_FILE,
     cacheDir: config.POLICY_CACHE_DIR,
-    ...listeners,
+    ...policyRecords(records),
   });
 }

@@ -4,6 +4,8 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import type { OutgoingEvent } from '@somagent/events';
+import { createLogger } from '@somagent/kit';
 import { ObjectStoreBucket } from '@somagent/kit/object-store.ts';
 import { reconcileObjectStore } from '../../services/bootstrap/object-store/reconcile.ts';
 import {
@@ -39,14 +41,23 @@ describe('policies in a real object store', { skip }, () => {
     rmSync(folder, { recursive: true });
   });
 
-  const engine = () =>
-    createPolicyEngine({
+  const recorded: string[] = [];
+  const engine = () => {
+    const config = {
       POLICY_URL: `${store.url}/policy`,
       POLICY_CREDENTIALS_DIR: join(store.usersDir, 'policy-reader'),
       POLICY_CA_FILE: store.caFile,
       POLICY_PUBLIC_KEY_FILE: join(folder, 'public.pem'),
       POLICY_CACHE_DIR: join(folder, 'cache'),
+    };
+    const keep = async (events: readonly OutgoingEvent[]) =>
+      void recorded.push(...events.map(({ value }) => value.type));
+    return createPolicyEngine(config, {
+      service: 'gateway',
+      store: keep,
+      log: createLogger({ service: 'gateway', level: 'silent' }),
     });
+  };
 
   it('are published by one user, loaded by another, and go on while the store is away', async () => {
     const shelf = bucketShelf(new ObjectStoreBucket(store.bucket('policy', 'policy-publisher')));
@@ -73,5 +84,12 @@ describe('policies in a real object store', { skip }, () => {
     await subject.refresh();
     assert.equal(subject.drift, null);
     await Promise.all([subject.stop(), restarted.stop()]);
+    assert.deepEqual(recorded, [
+      'policy.drifted',
+      'policy.loaded',
+      'policy.drifted',
+      'policy.loaded',
+      'policy.drifted',
+    ]);
   });
 });

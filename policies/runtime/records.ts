@@ -1,8 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { event, type OutgoingEvent } from '@somagent/events';
 import { type Logger, messageOf } from '@somagent/kit';
-import type { PolicyListeners } from './config.ts';
-import type { Drift } from './engine.ts';
+import type { Drift, PolicyEngineOptions } from './engine.ts';
 
 /** Options of {@link policyRecords}. */
 export interface PolicyRecordsOptions {
@@ -28,7 +27,7 @@ export function policyRecords({
   log,
   pause = 1000,
   capacity = 100,
-}: PolicyRecordsOptions): PolicyListeners {
+}: PolicyRecordsOptions): Required<Pick<PolicyEngineOptions, 'log' | 'onDrift' | 'onSwap'>> {
   const origin = { tenant: null, actor: { kind: 'system' as const, id: service, client: null } };
   const waiting = new Waiting(capacity);
   let previous: string | null = null;

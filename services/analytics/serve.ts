@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { OutgoingEvent } from '@somagent/events';
 import {
   createGovernedApp,
   IdentityApiKeys,
@@ -54,6 +55,7 @@ function openWarehouse(config: ServeConfig, log: Logger) {
 function openGovernance(config: ServeConfig, log: Logger) {
   const db = new TenantDatabase<QuotaTables>(createPool(config, log));
   const kafka = new KafkaProducer(config, { clientId: service });
+  const store = (events: readonly OutgoingEvent[]) => appendEvents(db.untenanted, events);
   const identity = { url: config.IDENTITY_URL, caFile: config.IDENTITY_CA_FILE, tokenFile: config.IDENTITY_TOKEN_FILE };
   return {
     db,
@@ -61,9 +63,9 @@ function openGovernance(config: ServeConfig, log: Logger) {
     ...userTokens(config, log),
     apiKeys: new IdentityApiKeys({ ...identity, log }),
     control: new ControlState({ ...identity, log }),
-    policy: createPolicyEngine(config, { log }),
+    policy: createPolicyEngine(config, { service, store, log }),
     quota: new PostgresQuota({ database: db, limits: limitsOf(service, config), log }),
-    verdicts: new KafkaVerdictSink({ producer: kafka, log, spill: (events) => appendEvents(db.untenanted, events) }),
+    verdicts: new KafkaVerdictSink({ producer: kafka, log, spill: store }),
     relay: new OutboxRelay({ database: config, sink: kafka, log }),
   };
 }

@@ -21,7 +21,7 @@ import {
   startHealthServer,
   TenantDatabase,
 } from '@somagent/kit';
-import { createPolicyEngine, policyRecords } from '@somagent/policy';
+import { createPolicyEngine } from '@somagent/policy';
 import { createHandlers } from './api/handlers.ts';
 import { routes } from './api/routes.ts';
 import { Checkpointer } from './checkpoint/checkpointer.ts';
@@ -71,7 +71,7 @@ function openGovernance(config: ServeConfig, { db, auditLog }: ReturnType<typeof
     ...userTokens(config, log),
     apiKeys: new IdentityApiKeys({ ...identity, log }),
     control: new ControlState({ ...identity, log }),
-    policy: createPolicyEngine(config, policyRecords({ service, store: append, log })),
+    policy: createPolicyEngine(config, { service, store: append, log }),
     quota: new PostgresQuota({
       database: { of: (tenant) => db.of(tenant).$pickTables<keyof QuotaTables>() },
       limits: limitsOf(service, config),

@@ -47,7 +47,7 @@ export const topics = {
   'audit.control': {
     ...kept,
     description: 'Halts, suspensions, revocations, training mode, policy bundles, exports, repairs',
-    producers: ['identity', 'orchestrator', 'audit', 'gateway', 'relations', 'training'],
+    producers: ['identity', 'orchestrator', 'audit', 'gateway', 'relations', 'analytics', 'memory-gateway', 'training'],
     consumers: ['audit'],
     key: 'what is controlled',
   },

@@ -28,7 +28,7 @@ import {
 import { createModels, readModelsFile } from '@somagent/models';
 import type { Database } from '@somagent/orchestrator/database.ts';
 import { traceSender } from '@somagent/orchestrator/trace-client.ts';
-import { createPolicyEngine, policyRecords } from '@somagent/policy';
+import { createPolicyEngine } from '@somagent/policy';
 import { relationCheckerOf } from '@somagent/relations';
 import { Client, Connection } from '@temporalio/client';
 import { sql } from 'kysely';
@@ -69,7 +69,7 @@ function connect(config: GatewayConfig) {
     ...userTokens(config, log),
     apiKeys: new IdentityApiKeys({ ...identity, log }),
     control: new ControlState({ ...identity, log }),
-    policy: createPolicyEngine(config, policyRecords({ service, store: spill, log })),
+    policy: createPolicyEngine(config, { service, store: spill, log }),
     relations: relationCheckerOf(config, { facts: sessionFacts(reader) }),
     quota: new PostgresQuota({ database: db, limits: limitsOf(service, config), log }),
     verdicts: new KafkaVerdictSink({ producer: kafka, log, spill }),

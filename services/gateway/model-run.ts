@@ -1,6 +1,13 @@
-import type { Actual } from '@somagent/budget';
 import { type FollowedControlState, followWork, Problem, WorkEnded } from '@somagent/governance';
-import { type ChatChunk, type ChatRequest, isLast, type LastChunk, ModelError, type Models } from '@somagent/models';
+import {
+  type ChatChunk,
+  type ChatRequest,
+  type Estimate,
+  isLast,
+  type LastChunk,
+  ModelError,
+  type Models,
+} from '@somagent/models';
 import {
   budgetExceeded,
   clientGone,
@@ -130,7 +137,7 @@ export async function embed(
   throw new Error('no answer came from an embedding');
 }
 
-function estimate(models: Models, request: Parameters<Models['estimate']>[0]): Actual {
+function estimate(models: Models, request: Parameters<Models['estimate']>[0]): Estimate {
   try {
     return models.estimate(request);
   } catch (error) {
@@ -140,7 +147,7 @@ function estimate(models: Models, request: Parameters<Models['estimate']>[0]): A
 
 /** Counts what an answer has used, also where the model did not come to tell it. */
 class Tally {
-  readonly most: Actual;
+  readonly most: Estimate;
   readonly #admitted: Admitted;
   readonly #promptBytes: number;
   readonly #startedAt = performance.now();
@@ -151,7 +158,7 @@ class Tally {
   #last: LastChunk | undefined;
   #usage: ChatChunk['usage'];
 
-  constructor(admitted: Admitted, { messages, tools, response_format }: ChatRequest, most: Actual) {
+  constructor(admitted: Admitted, { messages, tools, response_format }: ChatRequest, most: Estimate) {
     this.#admitted = admitted;
     this.most = most;
     this.#promptBytes = Buffer.byteLength(JSON.stringify([messages, tools, response_format]));

@@ -176,7 +176,7 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
       models.map(({ id, owned_by }) => [id, owned_by]),
       [
         ['soma-tiny', 'llama'],
-        ['soma-free', 'own'],
+        ['soma-own', 'own'],
         ['soma-embed', 'vectors'],
       ],
     );
@@ -311,9 +311,9 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
     await world.clearBudgets();
   });
 
-  it('asks a model that costs nothing at once within what is leased, and gives out nothing that a recall forbids', async () => {
+  it('asks a model of our own at once within what is leased, and gives out nothing that a recall forbids', async () => {
     const client = await world.clientOf('agent');
-    const free = { ...ask, model: 'soma-free' };
+    const own = { ...ask, model: 'soma-own' };
     await world.putBudget({ tokens: 1_000_000 });
     await world.until(async () => {
       assert.ok((await client.chat.completions.create(ask)).usage);
@@ -325,26 +325,26 @@ describe("OpenAI's API at the gateway", { skip: !hasOpenFga() && 'OpenFGA is not
     assert.equal(await world.leased(), 0);
     const asked = world.front.requests.length;
     const { answer } = await world.whileNothingIsReserved(async () => {
-      const sent = { answer: refused(client.chat.completions.create({ ...free, stream: true })) };
+      const sent = { answer: refused(client.chat.completions.create({ ...own, stream: true })) };
       await world.until(() => world.front.requests.length === asked + 1, 'the model is asked');
       return sent;
     });
     const error = await answer;
     assert.deepEqual([error.status, error.code], [429, 'insufficient_quota']);
-    const paid = await world.whileNothingIsReserved(async () => {
+    const billed = await world.whileNothingIsReserved(async () => {
       const sent = { answer: refused(client.chat.completions.create(ask)) };
       await sleep(300);
-      assert.equal(world.front.requests.length, asked + 1, 'one that costs is asked only when it is certain');
+      assert.equal(world.front.requests.length, asked + 1, 'one that sends a bill is asked only when it is certain');
       return sent;
     });
-    assert.equal((await paid.answer).code, 'insufficient_quota');
+    assert.equal((await billed.answer).code, 'insufficient_quota');
     assert.deepEqual(
       (await world.told(error.requestID)).map(({ data }) => [data.outcome, data.promptTokens]),
       [['refused', 0]],
     );
     world.hearRecalls();
     world.spending.recalled();
-    assert.equal((await refused(client.chat.completions.create(free))).code, 'insufficient_quota');
+    assert.equal((await refused(client.chat.completions.create(own))).code, 'insufficient_quota');
     assert.equal(world.front.requests.length, asked + 1, 'no model is asked any more');
     await world.spending.flush();
     assert.equal(await world.held(), 0);

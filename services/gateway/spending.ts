@@ -1,15 +1,9 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
-import {
-  type Actual,
-  BudgetBatches,
-  BudgetLeases,
-  type BudgetRequest,
-  type Confirmation,
-  type Refusal,
-} from '@somagent/budget';
+import { BudgetBatches, BudgetLeases, type BudgetRequest, type Confirmation, type Refusal } from '@somagent/budget';
 import { type EventData, event, type OutgoingEvent } from '@somagent/events';
 import { type Caller, Problem, tenantOrNull } from '@somagent/governance';
 import { appendEvents, type Logger, messageOf } from '@somagent/kit';
+import type { Estimate } from '@somagent/models';
 import type { QueryExecutorProvider } from 'kysely';
 import type { Attribution } from './attribution.ts';
 import { budgetExceeded } from './openai-problems.ts';
@@ -32,7 +26,7 @@ export interface Work extends Attribution {
   readonly model: string;
   readonly lane: 'interactive' | 'batch';
   /** Upper bound. */
-  readonly most: Actual;
+  readonly most: Estimate;
 }
 
 /** How it ended. */
@@ -84,9 +78,9 @@ export class Spending {
     const drawn = this.#leases.draw(request, options);
     if (drawn !== undefined) {
       const granted = this.#granted(work, drawn);
-      // A provider charges for what it has begun, whoever sees it: what costs money is confirmed first.
-      if (work.most.costMicros > 0) await granted;
-      return this.#spent(work, work.most.costMicros > 0 ? undefined : granted);
+      // A provider charges for what it has begun, whoever sees it: what it sends a bill for is confirmed first.
+      if (work.most.billed) await granted;
+      return this.#spent(work, work.most.billed ? undefined : granted);
     }
     const ask = () => this.#budgets.reserve(request, options());
     const first = await ask();

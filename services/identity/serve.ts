@@ -17,7 +17,7 @@ import {
 import { KafkaProducer } from '@somagent/kit/kafka-producer.ts';
 import { appendEvents, type OutboxEvent } from '@somagent/kit/outbox.ts';
 import { OutboxRelay } from '@somagent/kit/outbox-relay.ts';
-import { createPolicyEngine, policyRecords } from '@somagent/policy';
+import { createPolicyEngine } from '@somagent/policy';
 import { sql } from 'kysely';
 import { Accounts } from './accounts.ts';
 import { ApiKeys } from './api-keys.ts';
@@ -47,7 +47,7 @@ export async function serve(config: ServeConfig, log: Logger): Promise<void> {
   const issuer = new IssuerKeys({ url: config.OIDC_JWKS_URL, caFile: config.OIDC_CA_FILE, log });
   const workloads = workloadsOf(config, log);
   const spill = (events: readonly OutboxEvent[]) => appendEvents(db.untenanted, events);
-  const policy = createPolicyEngine(config, policyRecords({ service: 'identity', store: spill, log }));
+  const policy = createPolicyEngine(config, { service: 'identity', store: spill, log });
   const verdicts = new KafkaVerdictSink({ producer, spill, log });
   const parts = partsOf(config, db, ledger, log);
   const app = createIdentityApp({

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { OutgoingEvent } from '@somagent/events';
 import {
   IdentityApiKeys,
   KafkaVerdictSink,
@@ -33,6 +34,7 @@ import { Sweeper } from './sweeper.ts';
 /** What the service keeps open, besides the stores. */
 function openGovernance(config: ServeConfig, { database }: ReturnType<typeof openIndex>, log: Logger) {
   const kafka = new KafkaProducer(config, { clientId: service });
+  const store = (events: readonly OutgoingEvent[]) => appendEvents(database.untenanted, events);
   const identity = { url: config.IDENTITY_URL, caFile: config.IDENTITY_CA_FILE, tokenFile: config.IDENTITY_TOKEN_FILE };
   return {
     kafka,
@@ -46,14 +48,10 @@ function openGovernance(config: ServeConfig, { database }: ReturnType<typeof ope
       log,
     }),
     control: new ControlState({ ...identity, log }),
-    policy: createPolicyEngine(config, { log }),
+    policy: createPolicyEngine(config, { service, store, log }),
     relations: relationCheckerOf(config, { facts: memoryFacts(new Memories(database)) }),
     quota: new PostgresQuota({ database: quotaTables(database), limits: limitsOf(service, config), log }),
-    verdicts: new KafkaVerdictSink({
-      producer: kafka,
-      log,
-      spill: (events) => appendEvents(database.untenanted, events),
-    }),
+    verdicts: new KafkaVerdictSink({ producer: kafka, log, spill: store }),
     relay: new OutboxRelay({ database: config, sink: kafka, log }),
   };
 }

@@ -34,6 +34,8 @@ export class Link {
   readonly provider: Provider;
   readonly timeouts: Timeouts;
   readonly prices: Prices;
+  /** Whether somebody else is paid for it. */
+  readonly billed: boolean;
   /** Times until a first token, milliseconds. */
   readonly latency = new LatencyWindow();
   readonly #breaker: CircuitBreakerPolicy;
@@ -47,6 +49,7 @@ export class Link {
     this.provider = provider;
     this.timeouts = config.timeouts;
     this.prices = config.prices[model] ?? { prompt: 0, completion: 0 };
+    this.billed = config.kind !== 'slm' && this.prices.prompt + this.prices.completion > 0;
     this.#breaker = this.#createBreaker(config.breaker);
   }
 

@@ -58,7 +58,8 @@ class ConfiguredModels implements Models {
   estimate(request: ChatRequest | EmbedRequest): Estimate {
     const chain = this.#chain(request.model, 'input' in request ? 'embedding' : 'chat');
     const { bound, costMicros } = askedOf(chain, request, nobody);
-    return { tokens: bound.promptTokens + bound.completionTokens, costMicros };
+    const billed = chain.links.some((link) => link.billed);
+    return { tokens: bound.promptTokens + bound.completionTokens, costMicros, billed };
   }
 
   complete(request: ChatRequest, options: CallOptions): AsyncIterable<ChatChunk> {

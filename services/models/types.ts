@@ -228,6 +228,8 @@ export interface Estimate {
   readonly tokens: number;
   /** Of every attempt that its chain may make: each reads the prompt, one gives the whole answer. */
   readonly costMicros: number;
+  /** Whether somebody else sends a bill for it, unlike our own model server: what has begun is then lost. */
+  readonly billed: boolean;
 }
 
 /** A model as clients see it. */

@@ -15,7 +15,7 @@ import {
 } from '@somagent/kit';
 import { MemoryClient } from '@somagent/memory-gateway/client.ts';
 import { createModels, readModelsFile } from '@somagent/models';
-import { createPolicyEngine, policyRecords } from '@somagent/policy';
+import { createPolicyEngine } from '@somagent/policy';
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from '@temporalio/worker';
 import { decodeJwt } from 'jose';
 import { sql } from 'kysely';
@@ -44,10 +44,11 @@ export async function runWorker(config: WorkerConfig, log: Logger, program: stri
   const store = new SessionStore(db);
   const models = createModels(readModelsFile(config.MODELS_FILE), { log });
   const control = controlOf(config, log);
-  const engine = createPolicyEngine(
-    config,
-    policyRecords({ service: 'orchestrator', store: (events) => store.record(null, events), log }),
-  );
+  const engine = createPolicyEngine(config, {
+    service: 'orchestrator',
+    store: (events) => store.record(null, events),
+    log,
+  });
   const kafka = new KafkaProducer(config, { clientId: 'orchestrator' });
   const relay = new OutboxRelay({ database: config, sink: kafka, log });
   const budgets = new BudgetSweeper({ rows: db.platform, log });

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { OutgoingEvent } from '@somagent/events';
 import {
   createGovernedApp,
   IdentityApiKeys,
@@ -50,14 +51,11 @@ export async function serve(config: ServeConfig, log: Logger): Promise<void> {
   const sessions = openSessions(createPool(sessionsOf(config), log));
   const identity = { url: config.IDENTITY_URL, caFile: config.IDENTITY_CA_FILE, tokenFile: config.IDENTITY_TOKEN_FILE };
   const control = new ControlState({ ...identity, log });
-  const policy = createPolicyEngine(config, { log });
   const kafka = new KafkaProducer(config, { clientId: service });
   const relay = new OutboxRelay({ database: config, sink: kafka, log });
-  const verdicts = new KafkaVerdictSink({
-    producer: kafka,
-    spill: (events) => appendEvents(db.untenanted, events),
-    log,
-  });
+  const store = (events: readonly OutgoingEvent[]) => appendEvents(db.untenanted, events);
+  const policy = createPolicyEngine(config, { service, store, log });
+  const verdicts = new KafkaVerdictSink({ producer: kafka, spill: store, log });
   const { issuer, tokens } = userTokens(config, log);
   const { runner, ...parts } = partsOf(config, { db, sessions, control, policy, log });
   const app = createGovernedApp({

@@ -45,7 +45,7 @@ async function ask({ url, token, fetch }: Server, stream: boolean, times?: Times
     method: 'POST',
     headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
     body: JSON.stringify({
-      ...{ model: 'soma-tiny', max_tokens: 8, temperature: 0, stream },
+      ...{ model: 'soma-own', max_tokens: 8, temperature: 0, stream },
       messages: [{ role: 'user', content: 'What is a session?' }],
     }),
   });

@@ -3,10 +3,10 @@
  * `node tests/bench/governed.ts [seconds]`. Real servers of their own on loopback; the platform need not run.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Load, load, readingLoad, type Server, startServer } from './governed/load.ts';
+import { buildLoad, type Load, load, readingLoad, type Server, startServer } from './governed/load.ts';
 import {
   cpuOf,
   type ModelFiles,
@@ -33,7 +33,7 @@ async function measure(
   for (const rate of rates) {
     const run = await load(server, { ...given, rate }, seconds);
     const asked = rate === 0 ? 'as fast as it goes' : `${rate}/s asked`;
-    const latency = `p50 ${run.p50} ms, p99 ${run.p99} ms`;
+    const latency = `p50 ${run.p50.toFixed(1)} ms, p99 ${run.p99.toFixed(1)} ms`;
     const cpu = `CPU ${run.cpu.toFixed(0)} µs each (and ${run.others.toFixed(0)} µs in the servers it asks)`;
     console.log(`${name}: ${asked}: ${run.perSecond.toFixed(0)}/s, ${latency}, ${cpu}, ${run.failed} failed`);
   }
@@ -46,7 +46,7 @@ const sumOf =
     return used.reduce((sum, each) => sum + each, 0);
   };
 
-function chatLoad(token: string, ca: Buffer): Omit<Load, 'rate'> {
+function chatLoad(token: string, caFile: string): Omit<Load, 'rate'> {
   const question = { model: 'soma-tiny', max_tokens: 4, messages: [{ role: 'user', content: 'What is a session?' }] };
   const request = {
     method: 'POST' as const,
@@ -54,21 +54,20 @@ function chatLoad(token: string, ca: Buffer): Omit<Load, 'rate'> {
     headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
     body: JSON.stringify(question),
   };
-  return { connections: 4, requests: [request], ca, others: async () => 0 };
+  return { connections: 4, requests: [request], caFile, others: async () => 0 };
 }
 
 async function besideNaive(world: World, file: string, folder: string): Promise<void> {
-  const ca = await readFile(world.caFile);
   const governed = await startServer('server.ts', [file], join(folder, 'governed.log'));
   const rates = [1000, 2000, 3000, 0];
-  await measure('governed', governed, readingLoad(world, ca, sumOf('openfga', 'postgres', 'java')), rates);
+  await measure('governed', governed, readingLoad(world, sumOf('openfga', 'postgres', 'java')), rates);
   const { counted, rss } = await governed.usage();
   console.log(`governed: verdicts ${JSON.stringify(counted)}, ${(rss / 2 ** 20).toFixed(0)} MiB`);
   await governed.stop();
   const opa = await startOpa(world.config.policySources);
   try {
     const naive = await startServer('naive.ts', [file, opa.url], join(folder, 'naive.log'));
-    await measure('naive', naive, readingLoad(world, ca, sumOf('openfga', 'opa')), [200, 400, 0]);
+    await measure('naive', naive, readingLoad(world, sumOf('openfga', 'opa')), [200, 400, 0]);
     await naive.stop();
   } finally {
     await opa.stop();
@@ -78,16 +77,15 @@ async function besideNaive(world: World, file: string, folder: string): Promise<
 async function besideLiteLlm(world: World, file: string, folder: string): Promise<void> {
   const key = randomUUID();
   const files: ModelFiles = { folder, tlsDirectory: world.config.tlsDirectory, key };
-  const ca = await readFile(world.caFile);
   const model = await startModel(files);
   try {
     const rates = [10, 20];
-    await measure('model alone', foreign(model), chatLoad(key, ca), rates);
+    await measure('model alone', foreign(model), chatLoad(key, world.caFile), rates);
     const governed = await startServer('server.ts', [file, model.url, key], join(folder, 'chat.log'));
-    await measure('governed chat', governed, chatLoad(world.tokens[0] ?? '', ca), rates);
+    await measure('governed chat', governed, chatLoad(world.tokens[0] ?? '', world.caFile), rates);
     await governed.stop();
     const liteLlm = await startLiteLlm(files, model.url);
-    await measure('LiteLLM', foreign(liteLlm), chatLoad(key, ca), rates);
+    await measure('LiteLLM', foreign(liteLlm), chatLoad(key, world.caFile), rates);
     await liteLlm.stop();
   } finally {
     await model.stop();
@@ -96,6 +94,7 @@ async function besideLiteLlm(world: World, file: string, folder: string): Promis
 
 async function main(): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'somagent-bench-'));
+  await buildLoad();
   const world = await startWorld();
   try {
     const file = join(folder, 'config.json');

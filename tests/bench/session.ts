@@ -1,16 +1,19 @@
 /**
  * Turns of sessions through the gateway, one after another in each of several sessions at once: what the client waits
  * for, split into the model's part and the platform's. Loopback only, bounded in turns and in time.
- * `node tests/bench/session.ts [--turns=40] [--concurrency=1,10,50] [--json]`
- * Each session takes at least two turns, whatever `--turns` says.
+ * `node tests/bench/session.ts [--turns=40] [--concurrency=1,10,50] [--pause=0] [--json]`
+ * Each session takes at least two turns, whatever `--turns` says, and rests `--pause` milliseconds after each.
  */
 import { loadavg } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import type { Timings, Turn } from '@somagent/orchestrator/contract.ts';
 import { address, call, tokenOf } from '../support/session-api.ts';
 
 const mostTurns = 400;
 const mostSessions = 64;
+/** Milliseconds. */
+const longestPause = 10_000;
 /** Fewer of each session would measure only its start. */
 const leastTurnsOfSession = 2;
 /** Time after which a stage asks no more turns, milliseconds. */
@@ -50,8 +53,8 @@ export interface Stage {
   readonly queue: Spread;
 }
 
-/** Asks `turns` turns in `sessions` sessions at once, after one unmeasured turn in each. */
-export async function measureStage(sessions: number, turns: number): Promise<Stage> {
+/** Asks `turns` turns in `sessions` sessions at once, after one unmeasured turn in each. @param pause milliseconds */
+export async function measureStage(sessions: number, turns: number, pause = 0): Promise<Stage> {
   const token = await tokenOf(client);
   const opened = await Promise.all(Array.from({ length: sessions }, () => open(token)));
   const samples: Sample[] = [];
@@ -65,6 +68,7 @@ export async function measureStage(sessions: number, turns: number): Promise<Sta
         (sample) => samples.push(sample),
         (error: Error) => errors.push(error.message),
       );
+      await sleep(pause);
     }
   };
   await Promise.all(opened.map(askInTurn));
@@ -114,18 +118,22 @@ function requireLoopback(): void {
   }
 }
 
-function bounded(name: string, text: string, most: number): number {
+function bounded(name: string, text: string, least: number, most: number): number {
   const value = Number(text);
-  if (Number.isInteger(value) && value >= 1 && value <= most) return value;
-  throw new Error(`${name} is ${text}; allowed: a whole number from 1 to ${most}`);
+  if (Number.isInteger(value) && value >= least && value <= most) return value;
+  throw new Error(`${name} is ${text}; allowed: a whole number from ${least} to ${most}`);
 }
 
 /** One stage after the other; nothing else should load the machine. */
-export async function sessionBenchmark(turns: number, concurrencies: readonly number[]): Promise<readonly Stage[]> {
+export async function sessionBenchmark(
+  turns: number,
+  concurrencies: readonly number[],
+  pause = 0,
+): Promise<readonly Stage[]> {
   requireLoopback();
   const stages: Stage[] = [];
   for (const sessions of concurrencies) {
-    stages.push(await measureStage(sessions, Math.max(turns, leastTurnsOfSession * sessions)));
+    stages.push(await measureStage(sessions, Math.max(turns, leastTurnsOfSession * sessions), pause));
   }
   return stages;
 }
@@ -157,13 +165,15 @@ export async function main(args: readonly string[]): Promise<boolean> {
     options: {
       turns: { type: 'string', default: '40' },
       concurrency: { type: 'string', default: '1,10,50' },
+      pause: { type: 'string', default: '0' },
       json: { type: 'boolean', default: false },
     },
   });
-  const turns = bounded('--turns', values.turns, mostTurns);
-  const concurrencies = values.concurrency.split(',').map((one) => bounded('--concurrency', one, mostSessions));
+  const turns = bounded('--turns', values.turns, 1, mostTurns);
+  const concurrencies = values.concurrency.split(',').map((one) => bounded('--concurrency', one, 1, mostSessions));
+  const pause = bounded('--pause', values.pause, 0, longestPause);
   const load = loadavg().map((value) => value.toFixed(1));
-  const stages = await sessionBenchmark(turns, concurrencies);
+  const stages = await sessionBenchmark(turns, concurrencies, pause);
   if (values.json) console.log(JSON.stringify({ load, stages }));
   else
     console.log(`${tableOf(stages)}\nmilliseconds as p50 / p95 / p99; load of the machine before: ${load.join(' ')}`);

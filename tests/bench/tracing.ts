@@ -2,12 +2,12 @@
  * What tracing costs a governed request: `node tests/bench/tracing.ts [seconds]`. The governed server of governed.ts, off,
  * with no trace kept, and with every trace kept and handed to a real OpenTelemetry Collector, in turns.
  */
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startCollector } from '@somagent/bootstrap/testing/otel-collector.ts';
 import { asTenant, inChildSpan, inSpanSync, isTracing } from '@somagent/kit';
-import { load, type NodeServer, readingLoad, startServer } from './governed/load.ts';
+import { buildLoad, load, type NodeServer, readingLoad, startServer } from './governed/load.ts';
 import { startWorld } from './governed/world.ts';
 
 const seconds = Number(process.argv[2] ?? 10);
@@ -37,19 +37,19 @@ async function costWhileOff(): Promise<number> {
 
 async function main(): Promise<void> {
   console.log(`while off: ${(await costWhileOff()).toFixed(0)} ns of processor time a request`);
+  await buildLoad();
   const folder = await mkdtemp(join(tmpdir(), 'somagent-bench-'));
   const [world, collector] = [await startWorld(), await startCollector()];
   const servers: Record<string, NodeServer> = {};
   try {
     const file = join(folder, 'config.json');
     await writeFile(file, JSON.stringify(world.config), { mode: 0o600 });
-    const ca = await readFile(world.caFile);
     const on = { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url, OTEL_EXPORTER_OTLP_CERTIFICATE: collector.caFile };
     const kinds = { off: {}, 'none kept': { ...on, OTEL_TRACES_SAMPLER_ARG: '0' }, 'all kept': on };
     for (const [name, env] of Object.entries(kinds)) {
       servers[name] = await startServer('server.ts', [file], join(folder, `${name}.log`), env);
     }
-    const given = { ...readingLoad(world, ca, async () => 0), rate: 0 };
+    const given = { ...readingLoad(world, async () => 0), rate: 0 };
     for (const server of Object.values(servers)) await load(server, given, seconds);
     const cpu: Record<string, number[]> = {};
     for (let round = 0; round < rounds; round += 1) {

@@ -320,16 +320,16 @@ export class OpenAiWorld {
     this.front = await this.llama.front();
     this.embeddings = await startEmbeddings();
     const { caFile, credentialFile } = this.llama;
-    const provider = {
-      ...{ kind: 'openai', url: `${this.front.url}/v1`, caFile, credentialFile },
+    const common = {
+      ...{ url: `${this.front.url}/v1`, caFile },
       prices: { tiny: prices },
       breaker: { threshold: 0.9, minimumRequests: 1000, window: 1000 },
     };
     this.models = createModels(
       parseModels({
         providers: {
-          llama: provider,
-          own: { ...provider, prices: { tiny: { prompt: 0, completion: 0 } } },
+          llama: { ...common, kind: 'openai', credentialFile },
+          own: { ...common, kind: 'slm', tokenFile: credentialFile },
           vectors: {
             ...{ kind: 'openai', url: `${this.embeddings.url}/v1`, caFile: this.embeddings.caFile },
             credentialFile: this.embeddings.tokenFile,
@@ -338,7 +338,7 @@ export class OpenAiWorld {
         },
         models: {
           'soma-tiny': { chain: [{ provider: 'llama', model: 'tiny' }], attempts: 1, maxTokens: 64 },
-          'soma-free': { chain: [{ provider: 'own', model: 'tiny' }], attempts: 1, maxTokens: 64 },
+          'soma-own': { chain: [{ provider: 'own', model: 'tiny' }], attempts: 1, maxTokens: 64 },
           'soma-embed': {
             kind: 'embedding',
             chain: [{ provider: 'vectors', model: this.embeddings.model }],
